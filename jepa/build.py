@@ -1,0 +1,62 @@
+"""From a configuration to its parts. Kinds are found by name and imported only when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from jepa.config import Config, make
+from jepa.model import JEPA
+from jepa.worlds import WORLDS
+
+ENCODERS = {"identity": "jepa.encoders:Identity", "mlp": "jepa.encoders:MLP"}
+PREDICTORS = {"identity": "jepa.predictors:Identity", "mlp": "jepa.predictors:MLP"}
+LATENTS = {
+    "none": "jepa.latents.finite:NoLatent",
+    "discrete": "jepa.latents.finite:Discrete",
+    "low_dimensional": "jepa.latents.low_dimensional:LowDimensional",
+}
+EXPANDERS = {"identity": "jepa.encoders:Identity", "expander": "jepa.encoders:Expander"}
+
+
+def world(config: Config) -> Any:
+    """Return the configured world. Raises: ValueError for a world or an option that does not exist."""
+    return make("world", config.world, WORLDS)
+
+
+def model(config: Config, seed: int) -> JEPA:
+    """Return the configured JEPA with weights drawn from `seed`, on the configured device.
+
+    Raises: ValueError for a part or an option that does not exist, or widths that do not fit.
+    """
+    x, a, y = world(config).widths
+    context = y if config.context == "y" else x
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # PyTorch's layers draw their weights from the global generator, here set and put back
+        encoder_x = make("encoder_x", config.encoder_x, ENCODERS, inputs=context)
+        if config.encoder_y.name == "shared":
+            encoder_y = encoder_x
+        else:
+            encoder_y = make("encoder_y", config.encoder_y, ENCODERS | {"shared": ""}, inputs=y)
+        latent = make("latent", config.latent, LATENTS)
+        widths = {"inputs": encoder_x.outputs, "outputs": encoder_y.outputs, "action": a, "latent": latent.width}
+        predictor = make("predictor", config.predictor, PREDICTORS, **widths)
+        expander_x = make("expander", config.expander, EXPANDERS, inputs=encoder_x.outputs)
+        shared = encoder_x is encoder_y
+        expander_y = expander_x if shared else make("expander", config.expander, EXPANDERS, inputs=encoder_y.outputs)
+    return JEPA(encoder_x, encoder_y, predictor, latent, (expander_x, expander_y)).to(config.device)
+
+
+def source(config: Config, world: Any) -> Callable:
+    """Return the source of training pairs: the world's own, or (y, y) for an auto-encoder."""
+    if config.context == "x":
+        return world.sample
+
+    def targets_twice(count: int, generator: torch.Generator) -> Any:
+        """Return pairs whose context is the target itself."""
+        pairs = world.sample(count, generator)
+        return pairs._replace(x=pairs.y)
+
+    return targets_twice

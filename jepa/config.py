@@ -1,0 +1,241 @@
+"""Configuration: frozen dataclasses, the only place where a default number of a run is written.
+
+A variant or a profile is a *diff* against these defaults: a nested mapping that names only what differs. Keys that do
+not exist raise. Parts with a free choice of kind (world, encoders, predictor, latent, expander) are given by `name`
+plus the options of that kind; `jepa.build` checks the options against the kind's own signature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part chosen by name, with the options of that kind."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Part:
+        """Return the part of a flat mapping with `name` among its options. Raises: ValueError if there is no name."""
+        if "name" not in settings:
+            raise ValueError(f"part: expected a mapping with 'name', found {dict(settings)}")
+        return cls(settings["name"], {key: value for key, value in settings.items() if key != "name"})
+
+    def flat(self) -> dict[str, Any]:
+        """Return the flat mapping that `of` reads."""
+        return {"name": self.name, **self.options}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the training loss (dimensionless): energy + variance + covariance terms (LeCun 2022, figure 14)."""
+
+    energy: float = 1.0  # criterion 3: s_y predictable from s_x
+    variance: float = 0.0  # criteria 1 and 2, first half: no component constant
+    covariance: float = 0.0  # criteria 1 and 2, second half: components decorrelated
+    beta: float = math.inf  # inverse temperature of the free energy, per unit of energy; infinity is the minimum
+    beta_start: float = math.inf  # where the annealing begins; infinity: no annealing
+    anneal: float = 0.5  # share of the steps over which beta grows geometrically before it takes its final value
+
+
+@dataclass(frozen=True)
+class Train:
+    """The optimizer loop."""
+
+    steps: int = 1000  # optimizer steps
+    batch: int = 128  # pairs per step
+    rate: float = 3e-3  # peak learning rate of AdamW
+    decay: float = 0.0  # weight decay of AdamW
+    clip: float = 10.0  # largest norm of the gradient
+    checkpoint: float = 30.0  # seconds between checkpoints
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured on a trained model, and with how many samples."""
+
+    names: tuple[str, ...] = ()  # functions of jepa.evaluate
+    contexts: int = 4  # contexts x whose energy landscape is looked at
+    grid: int = 96  # points per axis of a two-dimensional landscape
+    chains: int = 128  # walkers of a volume estimate
+    moves: int = 12  # moves of each walker per level
+    epsilon: float = 0.01  # the energy is low where F < epsilon x the reference energy E0
+    epsilons: tuple[float, ...] = (1e-2, 1e-3)  # falling thresholds over which a dimension is read
+    latent: Mapping[str, Any] = field(default_factory=dict)  # options of the latent that differ from those in training
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: a world, the parts of a JEPA, its loss, its training and what is measured."""
+
+    world: Part = Part("plane")
+    context: str = "x"  # what the context encoder sees: x, or y for an auto-encoder
+    encoder_x: Part = Part("identity")
+    encoder_y: Part = Part("identity")  # "shared" is the context encoder itself
+    predictor: Part = Part("mlp")
+    latent: Part = Part("none")
+    expander: Part = Part("identity")
+    loss: Loss = Loss()
+    train: Train = Train()
+    measure: Measure = Measure()
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers no run can have."""
+        positive = {"train.steps": self.train.steps, "train.rate": self.train.rate, "loss.beta": self.loss.beta}
+        positive |= {"loss.beta_start": self.loss.beta_start, "train.clip": self.train.clip}
+        positive |= {"measure.contexts": self.measure.contexts, "measure.chains": self.measure.chains}
+        for name, value in positive.items():
+            if not value > 0:
+                raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+        if self.train.batch < 2:
+            raise ValueError(
+                f"train.batch: expected at least 2 (batch statistics need two pairs), found {self.train.batch}"
+            )
+        if self.context not in ("x", "y"):
+            raise ValueError(f"context: expected 'x' or 'y', found {self.context!r}")
+
+
+def configure(*diffs: Mapping[str, Any], base: Config | None = None) -> Config:
+    """Return the defaults (or `base`) with the diffs laid over them, the last one winning.
+
+    Args: diffs: nested mappings; dotted keys such as `{"train.steps": 50}` are allowed.
+    Returns: the frozen configuration.
+    Raises: ValueError for a key that does not exist or a value of the wrong type, with its full name.
+    """
+    config = base or Config()
+    for diff in diffs:
+        config = _replace(config, nested(diff), "")
+    return config
+
+
+def nested(diff: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `diff` with dotted keys unfolded: {"a.b": 1} becomes {"a": {"b": 1}}."""
+    tree: dict[str, Any] = {}
+    for key, value in diff.items():
+        *path, last = str(key).split(".")
+        node = tree
+        for step in path:
+            node = node.setdefault(step, {})
+        value = nested(value) if isinstance(value, Mapping) else value
+        merge = isinstance(value, dict) and isinstance(node.get(last), dict)
+        node[last] = {**node[last], **value} if merge else value
+    return tree
+
+
+def read_diff(path: Path) -> dict[str, Any]:
+    """Return the diff in a YAML file. Raises: ValueError if it is missing, unreadable or not a mapping."""
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise ValueError(f"variant {path.stem!r}: no file {path.name} in {path.parent.name}; variants there: {known}")
+    try:
+        diff = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: expected YAML, found {error}") from error
+    if not isinstance(diff, dict):
+        raise ValueError(f"{path.name}: expected a mapping of settings, found {type(diff).__name__}")
+    return diff
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the configuration as plain nested dictionaries, parts flattened to name and options."""
+    tree: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, Part):
+            value = value.flat()
+        elif dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        tree[item.name] = list(value) if isinstance(value, tuple) else value
+    return tree
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of the parts written as canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def unknown(what: str, found: str, known: Any) -> ValueError:
+    """Return the error for a name that does not exist: what it is, the nearest match and all known names."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(found), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return ValueError(f"{what}: expected one of {', '.join(known) or 'none'}, found {found!r}{hint}")
+
+
+def make(what: str, part: Part, kinds: Mapping[str, str], **given: Any) -> Any:
+    """Return the part built from its options and from what it is given; its module is imported only now.
+
+    Args: what: its role, for messages; part: name and options; kinds: name -> "module:object"; given: more arguments.
+    Raises: ValueError for a kind or an option that does not exist.
+    """
+    if part.name not in kinds:
+        raise unknown(what, part.name, kinds)
+    module, name = kinds[part.name].split(":")
+    kind = getattr(importlib.import_module(module), name)
+    known = set(inspect.signature(kind).parameters) - set(given)
+    for option in part.options:
+        if option not in known:
+            raise unknown(f"{what}: option of {part.name!r}", option, known)
+    try:
+        return kind(**given, **part.options)
+    except TypeError as error:
+        raise ValueError(f"{what}: {part.name!r} cannot be built from {dict(part.options)} ({error})") from error
+
+
+def _replace(config: Any, diff: Mapping[str, Any], prefix: str) -> Any:
+    """Return a dataclass with the entries of `diff` replaced, recursively."""
+    types, changes = get_type_hints(type(config)), {}
+    for key, value in diff.items():
+        if key not in types:
+            raise unknown(f"setting {prefix + key!r}", key, types)
+        old = getattr(config, key)
+        if isinstance(old, Part):
+            changes[key] = _part(old, value, prefix + key)
+        elif dataclasses.is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{prefix}{key}: expected a mapping of settings, found {value!r}")
+            changes[key] = _replace(old, value, f"{prefix}{key}.")
+        else:
+            changes[key] = _value(old, value, prefix + key)
+    return dataclasses.replace(config, **changes)
+
+
+def _part(old: Part, value: Any, name: str) -> Part:
+    """Return a part; options stay while the name stays, a new name starts with its own defaults."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: expected a name or a mapping with options, found {value!r}")
+    kind = value.get("name", old.name)
+    kept = dict(old.options) if kind == old.name else {}
+    return Part(kind, kept | {key: item for key, item in value.items() if key != "name"})
+
+
+def _value(old: Any, value: Any, name: str) -> Any:
+    """Return `value` as the type of the default it replaces; an integer may stand for a float, nothing else."""
+    if isinstance(old, tuple) and isinstance(value, list | tuple):
+        return tuple(value)
+    if isinstance(old, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isnan(value):
+            raise ValueError(f"{name}: expected a number, found nan")
+        return float(value)
+    if type(value) is not type(old):
+        raise ValueError(f"{name}: expected {type(old).__name__}, found {value!r}")
+    return value

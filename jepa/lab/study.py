@@ -1,0 +1,231 @@
+"""A study: what one notebook trains, measures and leaves behind.
+
+    study = Study("01_energies_and_capacity", profile, seeds, overrides, out)
+    table = study.run()                      every variant and seed, in parallel, resumed where it was cut
+    study.add("E1", "discrete_8", "volume_ratio", ratio)
+    study.show(figure, "wells")
+    study.finish()
+
+Variants are the files of `experiments/<notebook>/`; a profile and a notebook's `overrides` are laid over them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from IPython.display import HTML, Image, Markdown, display
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from jepa import build
+from jepa.config import Config, configure, read_diff, unknown
+from jepa.data import HeldOut, load
+from jepa.evaluate import Row
+from jepa.lab import ledger, paths, style
+from jepa.lab.verdict import Measurement, judge_claim
+from jepa.measures.intervals import interval
+from jepa.model import JEPA
+from jepa.runs import Run, Task, execute_all, trained
+
+COLUMNS = list(Measurement._fields)
+KEYS = {"claim", "data", "levels", "config"}  # of a variant's file
+
+
+class Variant(NamedTuple):
+    """A named variant of a notebook, at one of its levels."""
+
+    name: str
+    claim: str
+    data: str  # folder under data/
+    config: Config
+
+
+class Study:
+    """The runs, measurements and figures of one notebook at one profile."""
+
+    def __init__(self, notebook: str, profile: str, seeds: int | None, overrides: Mapping[str, Any], out: str) -> None:
+        """Args: notebook: its name; profile: smoke, cpu or gpu; seeds: how many, None for the profile's number;
+        overrides: settings laid over every variant; out: folder to write to, "" for scratch.
+
+        Raises: ValueError for a profile, seeds or setting that does not exist.
+        """
+        settings = read_diff(paths.profile(profile))
+        section = settings[notebook.partition("_")[2]]
+        seeds = section["seeds"] if seeds is None else seeds
+        if not isinstance(seeds, int) or seeds < 1:
+            raise ValueError(f"seeds: expected a whole number of at least 1, found {seeds!r}")
+        self.notebook, self.profile, self.seeds = notebook, profile, range(seeds)
+        self.out, self.workers = paths.output(out, notebook), settings["workers"]
+        self._diffs = [{"device": settings["device"]}, section["overrides"], overrides]
+        self._rows: list[Measurement] = []
+        self._runs: dict[tuple[str, int], Run] = {}
+        configure(*self._diffs)  # a misspelt override stops here, before anything runs
+        style.use()
+
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """All variants of the notebook by name, levels as `<variant>_<level>`."""
+        worlds = read_diff(paths.root() / "experiments" / "data.yaml")
+        found = {}
+        for file in sorted(paths.variants(self.notebook).glob("*.yaml")):
+            text = read_diff(file)
+            for key in text:
+                if key not in KEYS:
+                    raise unknown(f"{file.name}: key {key!r}", key, KEYS)
+            world = {"world": worlds[text["data"]]["world"]}
+            for level, diff in text.get("levels", {"": {}}).items():
+                name = f"{file.stem}_{level}" if level != "" else file.stem
+                config = configure(world, text.get("config", {}), diff, *self._diffs)
+                found[name] = Variant(name, text["claim"], text["data"], config)
+        return found
+
+    def run(self, *names: str) -> pd.DataFrame:
+        """Return the measurements of the named variants (default: all), training what is not yet trained.
+
+        Raises: ValueError for a variant that does not exist.
+        """
+        for name in names:
+            if name not in self.variants:
+                raise unknown("variant", name, self.variants)
+        chosen = [self.variants[name] for name in names or self.variants]
+        tasks = [Task(v.name, v.config, seed, paths.data(v.data)) for v in chosen for seed in self.seeds]
+        with tqdm(total=len(tasks), desc="runs", unit="run") as bar:
+            for run in execute_all(tasks, paths.runs(), self.workers, bar.update):
+                self._runs[run.task.name, run.task.seed] = run
+                self._keep(
+                    self.variants[run.task.name].claim, run.task.name, *((run.task.seed, row) for row in run.rows)
+                )
+        return self.table
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All measurements so far: claim, variant, seed, metric, value, count."""
+        return pd.DataFrame(self._rows, columns=COLUMNS).astype({"count": "Int64"})
+
+    def values(self, metric: str, variant: str) -> pd.Series:
+        """Return one metric of one variant, indexed by seed. Raises: ValueError if it was not measured."""
+        table = self.table
+        chosen = table[(table.metric == metric) & (table.variant == variant)]
+        if chosen.empty:
+            raise unknown("metric, variant", f"{metric}, {variant}", set(table.metric + ", " + table.variant))
+        return chosen.set_index("seed").value
+
+    def wide(self, metric: str, *variants: str) -> pd.DataFrame:
+        """Return one metric with a row per seed and a column per variant."""
+        return pd.DataFrame({variant: self.values(metric, variant) for variant in variants})
+
+    def long(self, metric: str, *variants: str) -> pd.DataFrame:
+        """Return the rows of one metric for the named variants, in their order."""
+        table = self.table[self.table.metric == metric]
+        return pd.concat([table[table.variant == variant] for variant in variants], ignore_index=True)
+
+    def volumes(self, variant: str) -> pd.DataFrame:
+        """Return the log volumes of a variant against the thresholds they were measured at: seed, epsilon, value."""
+        epsilons = self.variants[variant].config.measure.epsilons
+        parts = [self.long(f"log_volume_{epsilon:.1e}", variant).assign(epsilon=epsilon) for epsilon in epsilons]
+        return pd.concat(parts, ignore_index=True)[["seed", "epsilon", "value"]]
+
+    def world(self, variant: str) -> Any:
+        """Return the world of a variant."""
+        return build.world(self.variants[variant].config)
+
+    def held_out(self, variant: str) -> HeldOut:
+        """Return the held-out set of a variant, verified."""
+        return load(paths.data(self.variants[variant].data), self.variants[variant].config.world)
+
+    def add(self, claim: str, variant: str, metric: str, values: Mapping[int, float] | pd.Series) -> None:
+        """Add a derived measurement, one value per seed."""
+        self._keep(claim, variant, *((seed, Row(metric, value)) for seed, value in values.items()))
+
+    def model(self, variant: str, seed: int = 0) -> JEPA:
+        """Return a trained model of this study."""
+        return trained(self._runs[variant, seed])
+
+    def curves(self, *variants: str) -> pd.DataFrame:
+        """Return the training curves: variant, seed, step and one column a loss term."""
+        runs = [run for (name, _), run in self._runs.items() if name in variants]
+        return pd.concat([pd.DataFrame(run.curve).assign(variant=run.task.name, seed=run.task.seed) for run in runs])
+
+    def summary(self, claim: str, *metrics: str, scales: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """Return estimate, 95 % interval and n of the named metrics of a claim, a row per variant.
+
+        Args: scales: metric -> scale of its interval where that is not linear (`jepa.measures.intervals`).
+        """
+        table, rows = self.table, []
+        for metric in metrics:
+            for variant, group in table[(table.claim == claim) & (table.metric == metric)].groupby(
+                "variant", sort=False
+            ):
+                scale = (scales or {}).get(metric, "linear")
+                counts = group["count"].astype(int) if scale == "logit" else None
+                rows.append((metric, variant, *interval(group.value, scale, counts)))
+        return pd.DataFrame(rows, columns=["metric", "variant", "estimate", "low", "high", "n"])
+
+    def show(self, figure: Figure, name: str) -> None:
+        """Save a figure and show it; a smoke run shows the committed one of the cpu profile above its own."""
+        style.save(figure, self.out / "figures" / f"{name}.png")
+        committed = paths.results("cpu", self.notebook) / "figures" / f"{name}.png"
+        if self.profile == "smoke" and committed.is_file():
+            display(Markdown(f"**Evidence: profile `cpu`, all seeds** (`{committed.relative_to(paths.root())}`)"))
+            display(Image(committed.read_bytes(), width=800))
+            display(
+                Markdown(f"**This run: profile `{self.profile}`, {len(self.seeds)} seeds, a fraction of the training**")
+            )
+        display(style.picture(figure))
+
+    def verdicts(self, *claims: str) -> HTML:
+        """Return the computed verdicts of claims with their checks; a smoke run shows the committed ones of cpu."""
+        committed = self.profile == "smoke" and self._ledger("cpu").is_file()
+        entries = ledger.load(self._ledger("cpu")) if committed else self._judge(claims)
+        profile = "cpu, committed" if committed else self.profile
+        lines = [f"<p>Profile {profile}.</p>"]
+        for claim in claims:
+            held = [check["verdict"] for check in entries[claim]["checks"]]
+            count = f"{held.count('holds')} of {len(held)} checks hold"
+            lines.append(f"<p><b>{claim} {entries[claim]['verdict']}</b> ({count}). {entries[claim]['statement']}</p>")
+        return HTML("\n".join(lines))
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """Return the ledger of the profile, for smoke that of cpu if it is there. Raises: ValueError if none is."""
+        profile = "cpu" if self.profile == "smoke" and self._ledger("cpu").is_file() else self.profile
+        return ledger.load(self._ledger(profile))
+
+    def finish(self) -> None:
+        """Write modules.txt, and what was measured: measurements.csv and metrics.json."""
+        modules = {name for name in sys.modules if name.split(".")[0] == "jepa"}
+        modules.update(name for run in self._runs.values() for name in run.modules)
+        paths.write(self.out / "modules.txt", "\n".join(sorted(modules)) + "\n")
+        if self._rows:
+            self._write_measurements()
+
+    def _write_measurements(self) -> None:
+        """Write all rows, and their means for `dvc metrics`."""
+        table = self.table.sort_values(["claim", "variant", "metric", "seed"], kind="stable")
+        table["value"] = table["value"].map("{:.6g}".format)
+        paths.write(self.out / "measurements.csv", table.to_csv(index=False, lineterminator="\n"))
+        means = self.table.groupby(["metric", "variant"]).value.mean()
+        nested = {
+            metric: {v: float(f"{x:.4g}") for v, x in group.droplevel(0).items()}
+            for metric, group in means.groupby(level=0)
+        }
+        paths.write(self.out / "metrics.json", json.dumps(nested, indent=1) + "\n")
+
+    def _ledger(self, profile: str) -> Path:
+        """Return where the ledger of a profile is."""
+        return paths.root() / "results" / profile / "claims.json"
+
+    def _keep(self, claim: str, variant: str, *rows: tuple[int, Row]) -> None:
+        """Keep measurements, at the six digits that are also written."""
+        for seed, (metric, value, count) in rows:
+            self._rows.append(Measurement(claim, variant, int(seed), metric, float(f"{value:.6g}"), count))
+
+    def _judge(self, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        """Return the ledger's entries of claims by this study's own measurements."""
+        claims = ledger.read_claims(paths.root() / "experiments" / "claims.yaml")
+        return {claim.id: judge_claim(claim, self._rows, self.profile) for claim in claims if claim.id in names}

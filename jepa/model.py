@@ -1,0 +1,93 @@
+"""The joint embedding predictive architecture, and its baselines as configurations (LeCun 2022, section 4.4).
+
+    E(x, y, z) = D(Enc_y(y), Pred(Enc_x(x), z)) + R(z)            equation 10
+
+| architecture                      | Enc_x    | Enc_y    | predictor | latent |
+|-----------------------------------|----------|----------|-----------|--------|
+| JEPA                              | any      | any      | any       | any    |
+| generative latent-variable model  | any      | identity | any       | any    |
+| auto-encoder (context = y)        | narrow   | identity | decoder   | none   |
+| joint embedding                   | any      | any      | identity  | none   |
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from jepa.energy import energy, free_energy
+from jepa.latents.interface import LatentVariable
+from jepa.minimize import Cost, Minimum
+
+
+class Representations(NamedTuple):
+    """What the two encoders make of a pair."""
+
+    s_x: Tensor  # [B, D_x]
+    s_y: Tensor  # [B, D]
+
+
+class JEPA(nn.Module):
+    """Two encoders, a predictor with a latent, and the expanders that only the loss sees."""
+
+    def __init__(
+        self,
+        encoder_x: nn.Module,
+        encoder_y: nn.Module,
+        predictor: nn.Module,
+        latent: LatentVariable,
+        expanders: tuple[nn.Module, nn.Module] | None = None,
+    ) -> None:
+        """Args: encoder_x, encoder_y: x -> s_x [B, D_x], y -> s_y [B, D] (the same module: shared weights);
+        predictor: (s_x, a, z [B, K, Z]) -> [B, K, D]; latent: z; expanders: s_x -> v_x [B, E_x] and s_y -> v_y
+        [B, E], None for identities.
+        """
+        super().__init__()
+        self.encoder_x, self.encoder_y = encoder_x, encoder_y
+        self.predictor, self.latent = predictor, latent
+        self.expander_x, self.expander_y = expanders or (nn.Identity(), nn.Identity())
+
+    def encode(self, x: Tensor, y: Tensor) -> Representations:
+        """Return s_x and s_y of x [B, …] and y [B, …]. Raises: ValueError if the batches differ."""
+        if len(x) != len(y):
+            raise ValueError(f"y: expected a batch of {len(x)} as for x, found {len(y)}")
+        return Representations(self.encoder_x(x), self.encoder_y(y))
+
+    def cost(self, s: Representations, a: Tensor | None = None) -> Cost:
+        """Return the energy as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10)."""
+        a = s.s_x.new_zeros(len(s.s_x), 0) if a is None else a
+        return lambda z: energy(s.s_y, self.predictor(s.s_x, a, z), self.latent.regularize(z))
+
+    def energy(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
+        """Return E(x, y, z) [B, K] of candidates z [B or 1, K, Z] (LeCun 2022, equation 10)."""
+        return self.cost(self.encode(x, y), a)(z)
+
+    def infer(self, x: Tensor, y: Tensor, a: Tensor | None = None) -> Minimum:
+        """Return ž, F(x, y) and the trace of the inference, without gradient (LeCun 2022, equations 11 and 12)."""
+        with torch.no_grad():
+            return self.latent.infer(self.cost(self.encode(x, y), a))
+
+    def free_energy(self, s: Representations, a: Tensor | None = None, beta: float = math.inf) -> Tensor:
+        """Return F_β [B] with the gradient of the weights (LeCun 2022, equation 12).
+
+        For β = ∞ that is the gradient of the energy at ž, held fixed (the envelope theorem).
+
+        Args: s: representations; a: [B, A]; beta: inverse temperature, one over the energy's unit.
+        Raises: ValueError for a finite beta where z has no finite list of values.
+        """
+        cost = self.cost(s, a)
+        if not math.isinf(beta):
+            if self.latent.codes is None:
+                raise ValueError(f"beta: expected infinity, because this latent cannot be summed over, found {beta}")
+            return free_energy(cost(self.latent.codes.unsqueeze(0)), beta)
+        with torch.no_grad():
+            z = self.latent.infer(cost).argmin
+        return cost(z.unsqueeze(1)).squeeze(1)
+
+    def predictions(self, x: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
+        """Return s̃_y [B, K, D] for candidates z [B or 1, K, Z]: the set of plausible predictions (section 4.4)."""
+        s_x = self.encoder_x(x)
+        return self.predictor(s_x, s_x.new_zeros(len(s_x), 0) if a is None else a, z)

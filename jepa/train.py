@@ -1,0 +1,180 @@
+"""The only optimizer loop: learning minimizes the energy over the weights.
+
+A run is a function of its configuration and its seed. It writes checkpoints as it goes and, cut at any moment, resumes
+to the same result to the bit (same machine, same number of threads). Checkpoints hold tensors and numbers only and are
+read without executing code.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.config import Loss, Train
+from jepa.losses import Terms, Weights, loss
+from jepa.model import JEPA
+
+LOGGED = 100  # points of a training curve
+
+
+class Batch(Protocol):
+    """What a source of training pairs returns: context x [B, …], action a [B, A], target y [B, …]."""
+
+    x: Tensor
+    a: Tensor
+    y: Tensor
+
+
+class Curve(NamedTuple):
+    """The training curve."""
+
+    steps: list[int]
+    terms: dict[str, list[float]]  # name of a loss term -> one value per entry of steps
+
+
+def fit(
+    model: JEPA,
+    sample: Callable[[int, Generator], Batch],
+    settings: tuple[Train, Loss],
+    generator: Generator,
+    checkpoint: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Curve:
+    """Train `model` in place with AdamW, warm-up over 5 % of the steps, then a cosine to zero.
+
+    Args: model: on the generator's device; sample: (count, generator) -> pairs; settings: optimizer and loss;
+        generator: the only source of randomness; checkpoint: file to resume from and to write to, None for none;
+        progress: called with the number of finished steps, often enough for a bar.
+    Returns: the training curve.
+    Raises: ValueError if data or loss are not finite, or if the checkpoint is damaged or of another run.
+    """
+    train, weights = settings
+    optimizer = torch.optim.AdamW(model.parameters(), lr=train.rate, weight_decay=train.decay, fused=True)
+    curve, start = Curve([], {name: [] for name in Terms._fields}), 0
+    if checkpoint is not None and checkpoint.is_file():
+        state = load(checkpoint)
+        start, curve = _restore(state, checkpoint, model, optimizer, generator)
+    saved, every = time.monotonic(), max(1, train.steps // LOGGED)
+    model.train()
+    for step in range(start, train.steps):
+        batch = sample(train.batch, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = train.rate * _schedule(step, train.steps)
+        terms = loss(model, batch.x, batch.a, batch.y, _weights(weights, step / train.steps))
+        optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
+        optimizer.step()
+        if (step + 1) % every == 0 or step + 1 == train.steps:
+            _log(curve, step + 1, terms, batch)
+            if progress is not None:
+                progress(step + 1)
+        if checkpoint is not None and (time.monotonic() - saved > train.checkpoint):
+            save(checkpoint, _state(step + 1, curve, model, optimizer, generator))
+            saved = time.monotonic()
+    if checkpoint is not None:
+        save(checkpoint, _state(train.steps, curve, model, optimizer, generator))
+    model.eval()
+    return curve
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and numbers to `path`, all or nothing: a kill or a full disk leaves the old file whole.
+
+    Raises: OSError naming the file if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path}: could not be written ({error}); the previous file, if any, is untouched") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return what `save` wrote, without executing code. Raises: ValueError for a missing, damaged or foreign file."""
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a checkpoint, found no file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path}: expected a checkpoint of tensors and numbers, found a damaged or foreign file ({reason}); "
+            "delete it to train afresh"
+        ) from error
+    if not isinstance(state, dict) or "model" not in state:
+        raise ValueError(f"{path}: expected a checkpoint with an entry 'model', found a foreign file; delete it")
+    return state
+
+
+def restore(model: JEPA, state: dict[str, Any], path: Path) -> None:
+    """Load the weights of `state` into `model`. Raises: ValueError if names or shapes do not fit."""
+    try:
+        model.load_state_dict(state["model"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: the checkpoint is of another model ({reason}); delete it to train afresh") from error
+
+
+def _state(step: int, curve: Curve, model: JEPA, optimizer: torch.optim.Optimizer, generator: Generator) -> dict:
+    """Return all that a run needs to go on."""
+    return {
+        "step": step,
+        "curve": curve._asdict(),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "generator": generator.get_state(),
+    }
+
+
+def _restore(
+    state: dict, path: Path, model: JEPA, optimizer: torch.optim.Optimizer, generator: Generator
+) -> tuple[int, Curve]:
+    """Put the run back to where the checkpoint was written."""
+    restore(model, state, path)
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        return int(state["step"]), Curve(**state["curve"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: the checkpoint is of another run ({error}); delete it to train afresh") from error
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Return the factor of the learning rate: linear warm-up over 5 % of the steps, then half a cosine to zero."""
+    warm = max(1, steps // 20)
+    if step < warm:
+        return (step + 1) / warm
+    return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
+
+
+def _weights(weights: Loss, share: float) -> Weights:
+    """Return the loss weights at a share of the training; while annealing, the temperature 1/β falls linearly."""
+    final, first = 1 / weights.beta, 1 / weights.beta_start
+    temperature = final + (first - final) * max(0.0, 1 - share / weights.anneal) if first > final else final
+    beta = 1 / temperature if temperature > 0 else math.inf
+    return Weights(weights.energy, weights.variance, weights.covariance, beta)
+
+
+def _log(curve: Curve, step: int, terms: Terms, batch: Batch) -> None:
+    """Add a point to the curve; raise on what is not finite, naming where it came from."""
+    values = {name: float(value.detach()) for name, value in terms._asdict().items()}
+    if not all(map(math.isfinite, values.values())):
+        for name in ("x", "a", "y"):
+            if not getattr(batch, name).isfinite().all():
+                raise ValueError(f"{name}: expected finite numbers in the training data, found nan or infinity")
+        raise ValueError(f"loss: expected finite terms, found {values} after step {step}; lower train.rate")
+    curve.steps.append(step)
+    for name, value in values.items():
+        curve.terms[name].append(value)

@@ -1,0 +1,7 @@
+"""Worlds: ground truth whose factors are known, vectorized over thousands of episodes, on any device.
+
+Each world states its factors by label: `predictable` (determined by x), `unpredictable` (a coin toss between x and y),
+`irrelevant` (redrawn detail that nobody should keep).
+"""
+
+WORLDS = {"plane": "jepa.worlds.plane:Plane"}  # name -> where it is, imported when it is made

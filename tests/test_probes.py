@@ -1,0 +1,127 @@
+"""The ridge probe against scikit-learn, planted factors, and noise that is really drawn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.metrics import r2_score
+
+from jepa.measures.probes import ridge_probe
+
+SCALES = torch.tensor([0.01, 0.3, 1.0, 20.0], dtype=torch.float64)
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def planted(train=60, test=40, noise=0.5, seed=0):
+    """Features of unlike scale with an offset, and three factors that are linear in them but for noise."""
+    size = train + test
+    s = normal(size, 4, seed=seed) * SCALES + 5
+    t = (s / SCALES) @ normal(4, 3, seed=seed + 1) + noise * normal(size, 3, seed=seed + 2) - 2
+    return s[:train], t[:train], s[train:], t[train:]
+
+
+@pytest.mark.parametrize("penalty, precision", [(1e-6, 0.0), (0.3, 0.0), (1e-12, 0.5), (0.1, 0.5)])
+def test_probe_is_the_ridge_regression_of_scikit_learn(penalty, precision):
+    train_s, train_t, test_s, test_t = (matrix.numpy() for matrix in planted())
+    # Features divided by the root of their own penalty share the one penalty that scikit-learn knows.
+    unit = np.sqrt(precision**2 + penalty * (train_s.var(axis=0) + precision**2))
+    ridge = Ridge(alpha=len(train_s)).fit(train_s / unit, train_t)
+    noise = precision**2 * ((ridge.coef_ / unit) ** 2).sum(axis=1) / test_t.var(axis=0)
+    expected = r2_score(test_t, ridge.predict(test_s / unit), multioutput="raw_values") - noise
+    np.testing.assert_allclose(ridge_probe(*planted(), penalty=penalty, precision=precision), expected, atol=1e-9)
+
+
+def test_precision_is_the_noise_of_the_reading():
+    train_s, train_t, test_s, test_t = (matrix.numpy() for matrix in planted(train=100, test=100))
+    precision, copies, random = 0.7, 2000, np.random.default_rng(0)
+
+    def read(s):
+        s = np.tile(s, (copies, 1))
+        return s + precision * random.normal(size=s.shape)
+
+    probe = LinearRegression().fit(read(train_s), np.tile(train_t, (copies, 1)))
+    expected = r2_score(np.tile(test_t, (copies, 1)), probe.predict(read(test_s)), multioutput="raw_values")
+    found = ridge_probe(*planted(train=100, test=100), penalty=1e-12, precision=precision)
+    np.testing.assert_allclose(found, expected, atol=0.005)
+
+
+def test_planted_linear_factor_is_read_in_full():
+    scores = ridge_probe(*planted(noise=0.0))
+    assert scores.shape == (3,)
+    assert (scores > 1 - 1e-9).all()
+
+
+def test_noise_is_not_read_and_overfitting_does_not_help():
+    s, t = normal(4000, 20, seed=0), normal(4000, 2, seed=1)
+    assert ridge_probe(s[:2000], t[:2000], s[2000:], t[2000:]).abs().max() < 0.03
+    assert ridge_probe(s[:22], t[:22], s[2000:], t[2000:]).max() < -0.5
+
+
+@pytest.mark.parametrize("precision, lost", [(0.0, False), (0.1, True)])
+def test_shrinking_loses_what_falls_below_the_precision(precision, lost):
+    s, t = normal(3000, 5, seed=0), normal(3000, 1, seed=1)
+    s[:, :1] = t
+    scores = [
+        ridge_probe(c * s[:1500], t[:1500], c * s[1500:], t[1500:], precision=precision).item() for c in (1, 0.1, 1e-6)
+    ]
+    # A feature of standard deviation c, read with noise of standard deviation p, explains c² / (c² + p²).
+    expected = [c**2 / (c**2 + precision**2) for c in (1, 0.1, 1e-6)] if lost else [1, 1, 1]
+    assert scores == pytest.approx(expected, abs=0.03)
+
+
+def test_standard_probe_is_blind_to_offset_and_unit_of_every_feature():
+    train_s, train_t, test_s, test_t = planted()
+    unit, offset = torch.tensor([1e-6, -3.0, 1e4, 7.0]), torch.tensor([0.0, 1.0, -1e4, 3.0])
+    moved = ridge_probe(train_s * unit + offset, train_t, test_s * unit + offset, test_t)
+    torch.testing.assert_close(moved, ridge_probe(*planted()), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
+def test_constant_and_repeated_features_change_nothing(value):
+    train_s, train_t, test_s, test_t = planted()
+    wide = [torch.cat([s, s[:, :2], torch.full((len(s), 1), value)], dim=1) for s in (train_s, test_s)]
+    wide[1][0, -1] += 1  # a unit that was silent in training is not trusted in the test
+    found = ridge_probe(wide[0], train_t, wide[1], test_t)
+    torch.testing.assert_close(found, ridge_probe(*planted()), rtol=0, atol=1e-5)
+
+
+def test_constant_representation_predicts_the_mean():
+    _, train_t, _, test_t = planted(train=60, test=60)
+    # Sixty times 0.1 has a mean that is not 0.1: its rounding error must not pass for a feature.
+    found = ridge_probe(torch.full_like(train_t[:, :1], 0.1), train_t, torch.full_like(test_t[:, :1], 0.2), test_t)
+    mean = train_t.mean(dim=0).expand_as(test_t)
+    np.testing.assert_allclose(found, r2_score(test_t, mean, multioutput="raw_values"), atol=1e-12)
+
+
+def test_factors_are_scored_one_by_one():
+    train_s, train_t, test_s, test_t = planted()
+    alone = [ridge_probe(train_s, train_t[:, [f]], test_s, test_t[:, [f]]) for f in range(3)]
+    torch.testing.assert_close(ridge_probe(*planted()), torch.cat(alone), rtol=0, atol=1e-12)
+
+
+def test_constant_factor_has_no_score():
+    s = normal(60, 4, seed=0)
+    with pytest.raises(ValueError, match="^test_t: expected factors that vary, found a constant in column 0"):
+        ridge_probe(s, normal(60, 1, seed=1), s, torch.full_like(s[:, :1], 0.1))
+
+
+@pytest.mark.parametrize("change, argument", [
+    ({"train_s": torch.zeros(60)}, "train_s"),
+    ({"train_s": torch.zeros(60, 0)}, "train_s"),
+    ({"train_t": torch.zeros(59, 3)}, "train_t"),
+    ({"test_s": torch.zeros(40, 5)}, "test_s"),
+    ({"test_t": normal(40, 2, seed=0)}, "test_t"),
+    ({"test_t": torch.zeros(39, 3)}, "test_t"),
+    ({"train_s": torch.full((60, 4), math.nan)}, "train_s"),
+    ({"penalty": 0.0}, "penalty"),
+    ({"precision": -0.1}, "precision"),
+])  # fmt: skip
+def test_bad_input_is_named(change, argument):
+    arguments = dict(zip(["train_s", "train_t", "test_s", "test_t"], planted(), strict=True)) | change
+    with pytest.raises(ValueError, match=f"^{argument}: expected"):
+        ridge_probe(**arguments)

@@ -1,0 +1,178 @@
+"""The runner: bad parameters stop a run before it starts, a failure tears nothing, equal runs leave equal bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from jepa.lab.run import parse
+
+PARAMETERS = 'profile = "smoke"\nseeds = None\nrate = 0.1\noverrides = {}\nout = ""'
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Return the root of a small checkout."""
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "data.dvc").touch()
+    (tmp_path / "jepa").symlink_to(ROOT / "jepa")
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+def write(tree: Path, *sources: str, parameters: str = PARAMETERS) -> None:
+    """Write notebooks/tiny.ipynb with these code cells."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (parameters, *sources)]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "no-such-kernel", "display_name": "elsewhere", "language": "python"}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tree / "notebooks/tiny.ipynb"
+    )
+
+
+def run(tree: Path, *arguments: str, notebook: str = "notebooks/tiny.ipynb") -> subprocess.CompletedProcess:
+    """Run the runner in `tree`."""
+    command = [sys.executable, "-m", "jepa.lab.run", notebook, "results/tiny.ipynb", *arguments]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("rate 1e-3", 1e-3), ("rate 2", 2.0), ("seeds [1, 2]", [1, 2]), ("overrides {a.b: 1e-4}", {"a.b": 1e-4})],
+)
+def test_values_are_read_as_yaml(text, value):
+    name, given = text.split(" ", 1)
+    (parsed,) = parse([(name, given)], {"seeds": None, "rate": 0.1, "overrides": {}}).values()
+    assert parsed == value and type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "profil", "cpu"], "did you mean 'profile'"),
+        (["-p", "nothing", "1"], "expected one of out, overrides, profile, rate, seeds"),
+        (["-p", "rate", "fast"], "expected float like 0.1, found 'fast'"),
+        (["-p", "overrides", "[1]"], "expected dict"),
+        (["-p", "profile", "1"], "expected str"),
+        (["-p", "rate", "1", "-p", "rate", "2"], "found twice"),
+        (["-p", "overrides", "{"], "expected YAML"),
+    ],
+)
+def test_bad_parameter_stops_the_run(tree, arguments, message):
+    write(tree, "open('ran', 'w')")
+    done = run(tree, *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tree / "ran").exists()
+
+
+def test_notebook_without_parameters_cell_is_refused(tree):
+    write(tree)
+    text = (tree / "notebooks/tiny.ipynb").read_text().replace('"parameters"', '"other"')
+    (tree / "notebooks/tiny.ipynb").write_text(text)
+    done = run(tree)
+    assert done.returncode == 2 and "expected one code cell tagged `parameters`, found 0" in done.stderr
+
+
+def test_missing_or_broken_notebook_is_named(tree):
+    write(tree)
+    assert (
+        "expected one of tiny.ipynb in notebooks/, found 'tony.ipynb'"
+        in run(tree, notebook="notebooks/tony.ipynb").stderr
+    )
+    (tree / "notebooks/tiny.ipynb").write_text("{")
+    assert "tiny.ipynb: expected a notebook (JSON)" in run(tree).stderr
+
+
+def test_outside_a_checkout_is_an_error(tree):
+    write(tree)
+    (tree / "data.dvc").unlink()
+    assert "expected one in a checkout" in run(tree).stderr
+
+
+def test_failing_cell_leaves_the_old_output(tree):
+    write(tree, "1", "raise OSError('no space left')")
+    (tree / "results").mkdir()
+    (tree / "results/tiny.ipynb").write_text("old")
+    done = run(tree)
+    assert done.returncode == 1 and "tiny.ipynb stopped in cell 2: OSError: no space left" in done.stderr
+    assert "dvc checkout" in done.stderr and "git checkout" in done.stderr
+    assert [file.name for file in (tree / "results").iterdir()] == ["tiny.ipynb"]
+    assert (tree / "results/tiny.ipynb").read_text() == "old"
+    assert (tree / "build/unfinished/tiny.ipynb").is_file()
+
+
+def test_executed_notebook_has_the_parameters_and_is_the_same_every_time(tree):
+    write(
+        tree,
+        "import os\nprint(profile, rate, os.getcwd() == os.path.realpath('.'), os.environ['OMP_NUM_THREADS'])",
+        "import time\nfor part in 'ab':\n    print(part, flush=True)\n    time.sleep(0.3)",
+        "import ipywidgets\nipywidgets.IntSlider()",
+        "import pandas\npandas.DataFrame({'a': [1]}).style",
+        "sorted({'x', 'y'}), list({'x', 'y', 'z'})",
+    )
+    texts = []
+    for _ in range(2):
+        done = run(tree, "-p", "profile", "cpu", "-p", "rate", "1")
+        assert done.returncode == 0, done.stderr
+        texts.append((tree / "results/tiny.ipynb").read_text())
+    assert texts[0] == texts[1]
+    cells = json.loads(texts[0])["cells"]
+    assert cells[2]["outputs"][0]["text"] == ["cpu 1.0 True 1\n"]
+    assert [output["text"] for output in cells[3]["outputs"]] == [["a\n", "b\n"]]
+
+
+def test_module_edited_during_the_run_is_an_error(tree):
+    (tree / "jepa").unlink()
+    (tree / "jepa").symlink_to(tree / "package")
+    (tree / "package").mkdir()
+    for file in (ROOT / "jepa").iterdir():
+        (tree / "package" / file.name).symlink_to(file)
+    for name in ("imported", "other"):
+        (tree / "package" / f"{name}.py").touch()
+    edit = "from pathlib import Path\nPath(out).mkdir()\nPath(out, 'modules.txt').write_text('jepa.imported')\n"
+    write(tree, edit + "Path('jepa/other.py').write_text('1')")
+    assert run(tree, "-p", "out", "one").returncode == 0
+    write(tree, edit + "Path('jepa/imported.py').write_text('1')")
+    done = run(tree, "-p", "out", "two")
+    assert done.returncode == 1 and "ran while jepa/imported.py changed" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_nothing_outlives_a_killed_parent(tree):
+    write(tree, "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    command = [sys.executable, "-m", "jepa.lab.run", "notebooks/tiny.ipynb", "results/tiny.ipynb"]
+    shell = f"import subprocess; subprocess.run({command!r})"
+    parent = subprocess.Popen([sys.executable, "-c", shell], cwd=tree, stderr=subprocess.DEVNULL)
+    pid = tree / "pid"
+    wait(lambda: pid.is_file() and pid.read_text())
+    kernel = int(pid.read_text())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    wait(lambda: not alive(kernel))
+    assert not (tree / "results").exists()
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that ended and waits to be collected does not."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def wait(condition, seconds: float = 20) -> None:
+    """Wait until a condition holds, fail if it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)

@@ -1,0 +1,279 @@
+"""VICReg against loops over its equations, against an independent implementation, and against its own algebra.
+
+Factors stated beforehand: against pytorch-metric-learning none, for it follows the authors' code as we do (half the sum
+of the variance terms, the sum of the covariance terms, a mean over features in the invariance). The paper's text, which
+the loops write down, has twice our variance total and E times our invariance.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_metric_learning.losses import VICRegLoss
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jepa.regularizers.vicreg import covariance, variance, vicreg
+
+SHAPES = [(2, 1), (2, 5), (5, 5), (6, 5), (7, 3), (4, 11)]
+TERMS = [variance, covariance]
+
+
+def batch(size, features, seed=0, scale=0.7):
+    """Correlated features with an offset, float64; the scale keeps some deviations below and some above 1."""
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(scale * random.normal(size=(size, features)) @ random.normal(size=(features, features)) + 3)
+
+
+def loop_variance(v, target=1.0, epsilon=1e-4):
+    """Equations 1 and 2 of Bardes et al. 2022, one sample at a time."""
+    size, features = v.shape
+    total = 0.0
+    for j in range(features):
+        mean = sum(v[b, j] for b in range(size)) / size
+        square = sum((v[b, j] - mean) ** 2 for b in range(size)) / (size - 1)
+        total += max(0.0, target - math.sqrt(square + epsilon))
+    return total / features
+
+
+def loop_covariance(v):
+    """Equations 3 and 4 of Bardes et al. 2022, one pair of features at a time."""
+    size, features = v.shape
+    mean = [sum(v[b, j] for b in range(size)) / size for j in range(features)]
+    total = 0.0
+    for i in range(features):
+        for j in range(features):
+            if i != j:
+                entry = sum((v[b, i] - mean[i]) * (v[b, j] - mean[j]) for b in range(size)) / (size - 1)
+                total += entry**2
+    return total / features
+
+
+def loop_invariance(v_x, v_y):
+    """Equation 5 of Bardes et al. 2022, summed over features as in the text."""
+    size, features = v_x.shape
+    return sum((v_x[b, j] - v_y[b, j]) ** 2 for b in range(size) for j in range(features)) / size
+
+
+def central_difference(function, v, step=1e-5):
+    """The gradient of a function of a NumPy batch, entry by entry."""
+    gradient = np.zeros_like(v)
+    for index in np.ndindex(v.shape):
+        above, below = v.copy(), v.copy()
+        above[index] += step
+        below[index] -= step
+        gradient[index] = (function(above) - function(below)) / (2 * step)
+    return gradient
+
+
+def value_and_gradient(function, *tensors):
+    """The value with its gradient for every tensor."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    value = function(*leaves)
+    return value.detach(), *torch.autograd.grad(value, leaves)
+
+
+def assert_close(found, expected, tolerance=1e-9):
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("term, loop", [(variance, loop_variance), (covariance, loop_covariance)])
+def test_term_equals_its_equation(term, loop, shape):
+    v = batch(*shape)
+    value, gradient = value_and_gradient(term, v)
+    assert_close(value.item(), loop(v.numpy()))
+    np.testing.assert_allclose(gradient, central_difference(loop, v.numpy()), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("term", TERMS)
+def test_derivatives_are_those_of_the_value(term, shape):
+    v = batch(*shape).requires_grad_()
+    assert torch.autograd.gradcheck(term, v)
+    assert torch.autograd.gradgradcheck(term, v)
+    (differentiable,) = torch.autograd.grad(term(v), v, create_graph=True)
+    assert_close(differentiable.detach(), value_and_gradient(term, v)[1])
+
+
+def test_target_and_epsilon_enter_as_in_the_equation():
+    v = batch(6, 4)
+    assert_close(variance(v, target=2.5, epsilon=0.3).item(), loop_variance(v.numpy(), 2.5, 0.3))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_paper_text_differs_by_the_stated_constants(shape):
+    v_x, v_y = batch(*shape, seed=1), batch(*shape, seed=2)
+    terms = vicreg(v_x, v_y)
+    x, y = v_x.numpy(), v_y.numpy()
+    assert_close(loop_invariance(x, y), shape[1] * terms.invariance.item())
+    assert_close(loop_variance(x) + loop_variance(y), 2 * terms.variance.item())
+    assert_close(loop_covariance(x) + loop_covariance(y), terms.covariance.item())
+
+
+@pytest.mark.parametrize("weights", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (25, 25, 1)])
+@pytest.mark.parametrize("shape", [(12, 5), (6, 6), (5, 32), (64, 128)])
+def test_loss_is_the_published_one(shape, weights):
+    witness = VICRegLoss(invariance_lambda=weights[0], variance_mu=weights[1], covariance_v=weights[2], eps=1e-4)
+    v_x, v_y = batch(*shape, seed=3, scale=0.1), batch(*shape, seed=4, scale=0.1)
+    ours = value_and_gradient(lambda a, b: torch.stack(vicreg(a, b)) @ a.new_tensor(weights), v_x, v_y)
+    theirs = value_and_gradient(lambda a, b: witness(a, ref_emb=b), v_x, v_y)
+    for found, expected in zip(ours, theirs, strict=True):
+        assert expected.abs().max() > 0
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("half, features", [(3, 40), (20, 40), (30, 40)])
+def test_sample_and_feature_products_are_duals(half, features):
+    # A batch of whole numbers beside its negative has mean zero and products without rounding: equality is exact.
+    w = np.random.default_rng(0).integers(-9, 10, (half, features))
+    x = np.concatenate([w, -w])
+    diagonal = ((x**2).sum(axis=0) ** 2).sum()
+    squares = ((x @ x.T) ** 2).sum()
+    assert squares == ((x.T @ x) ** 2).sum()
+    expected = float(squares - diagonal) / (features * (2 * half - 1) ** 2)
+    assert covariance(torch.from_numpy(x).double()).item() == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 20), st.integers(1, 20), st.floats(-3, 3), st.integers(0, 1000))
+def test_both_matrices_give_one_term(size, features, constant, seed):
+    # Constant features add nothing to the sum, but enough of them turn the choice of the matrix.
+    v = batch(size, features, seed)
+    value, gradient = value_and_gradient(covariance, v)
+    wide = torch.cat([v, torch.full((size, size), constant, dtype=v.dtype)], dim=1)
+    wide_value, wide_gradient = value_and_gradient(covariance, wide)
+    ratio = (features + size) / features
+    scale = max(value.item(), gradient.abs().max().item(), v.var(dim=0).square().sum().item())
+    assert abs(wide_value * ratio - value) <= 1e-11 * scale
+    assert (wide_gradient[:, :features] * ratio - gradient).abs().max() <= 1e-11 * scale
+    assert wide_gradient[:, features:].abs().max() <= 1e-11 * scale
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the largest tensor that any operation returns, in elements."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.largest = max(self.largest, tensor.numel())
+        return result
+
+
+def test_no_matrix_over_features_is_made():
+    size, features = 8, 256
+    v = torch.randn(size, features, generator=torch.Generator().manual_seed(0))
+    with LargestTensor() as ours:
+        value_and_gradient(covariance, v)
+    with LargestTensor() as theirs:
+        value_and_gradient(lambda a: VICRegLoss(0, 0, 1)(a, ref_emb=a), v)
+    assert ours.largest == size * features
+    assert theirs.largest >= features**2
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
+@pytest.mark.parametrize("term", TERMS)
+def test_shift_and_order_change_nothing(term, shape):
+    v = batch(*shape)
+    value = term(v)
+    assert_close(term(v + torch.linspace(-50, 50, shape[1], dtype=v.dtype)), value)
+    assert_close(term(v.flip(0)), value)
+    assert_close(term(v.roll(1, dims=1)), value)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
+@pytest.mark.parametrize("factor", [-3.0, 0.01])
+def test_covariance_grows_with_the_fourth_power(shape, factor):
+    v = batch(*shape)
+    torch.testing.assert_close(covariance(factor * v), factor**4 * covariance(v), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5)])
+@pytest.mark.parametrize("target, epsilon", [(1.0, 1e-4), (2.0, 0.25)])
+def test_constant_batch_has_the_largest_variance_term_and_no_covariance(shape, target, epsilon):
+    v = torch.full(shape, 0.3, dtype=torch.float64)
+    assert_close(variance(v, target, epsilon).item(), target - math.sqrt(epsilon))
+    assert_close(covariance(v).item(), 0.0)
+
+
+def test_white_batch_costs_nothing():
+    noise = np.random.default_rng(0).normal(size=(30, 6))
+    orthonormal, _ = np.linalg.qr(noise - noise.mean(axis=0))
+    white = torch.from_numpy(orthonormal * math.sqrt(29))
+    assert variance(white).item() == pytest.approx(0, abs=1e-12)
+    assert covariance(white).item() == pytest.approx(0, abs=1e-12)
+    assert variance(0.5 * white).item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_rounding_never_makes_the_covariance_negative():
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(size=(16, 8))
+        orthonormal, _ = np.linalg.qr(noise - noise.mean(axis=0))
+        decorrelated = np.concatenate([orthonormal, np.zeros((16, 24))], axis=1)
+        assert 0 <= covariance(torch.from_numpy(decorrelated).float()) < 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8)])
+@pytest.mark.parametrize("term", TERMS)
+def test_collapsed_batch_has_a_finite_gradient(term, shape, dtype):
+    _, gradient = value_and_gradient(term, torch.full(shape, 0.3, dtype=dtype))
+    assert gradient.dtype == dtype
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_single_precision_error_is_the_documented_one(scale):
+    v = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))
+    v[:, 0] *= scale
+    exact = covariance(v.double())
+    assert abs(covariance(v) - exact) <= 2e-7 * (exact + v.double().var(dim=0).square().mean())
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8)])
+def test_mixed_precision_leaves_the_term_alone(shape):
+    v = batch(*shape).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = value_and_gradient(covariance, v)
+    for found, expected in zip(mixed, value_and_gradient(covariance, v), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_half_precision_is_summed_in_single():
+    v = 100 * torch.randn(32, 64, generator=torch.Generator().manual_seed(0)).half()
+    assert torch.equal(covariance(v), covariance(v.float()))  # about 1e7, far above half precision's 65,504
+    assert torch.equal(variance(v), variance(v.float()))
+
+
+@pytest.mark.parametrize("wrong", [(1, 4), (0, 4), (4, 0), (4,), (2, 3, 4)])
+@pytest.mark.parametrize("term", TERMS)
+def test_batch_that_has_no_statistics_is_refused(term, wrong):
+    with pytest.raises(ValueError, match=r"^v: expected \[B, E\]"):
+        term(torch.zeros(wrong))
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6)])
+@pytest.mark.parametrize("entry", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("term", TERMS)
+def test_entry_that_is_not_finite_is_refused(term, entry, shape):
+    v = torch.ones(shape)
+    v[1, 2] = entry
+    with pytest.raises(ValueError, match="^v: expected finite entries, found 1 of 18"):
+        term(v)
+
+
+def test_other_bad_input_is_named():
+    v = batch(4, 3)
+    with pytest.raises(ValueError, match="^v: .*overflow"):
+        covariance(1e12 * v.float())
+    with pytest.raises(ValueError, match="^v: expected floating-point"):
+        covariance(v.long())
+    with pytest.raises(ValueError, match="^epsilon: "):
+        variance(v, epsilon=0.0)
+    with pytest.raises(ValueError, match="^v_y: "):
+        vicreg(v, v[:, :2])
