@@ -6,6 +6,7 @@ stated as shares of it, so that a representation that shrinks is seen to shrink.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -44,12 +45,13 @@ class Subject(NamedTuple):
 def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> list[Row]:
     """Return the rows of all configured measures.
 
-    Args: config: of the run; model: trained; held_out: pairs of the run's world; seed: of the run, for what is drawn.
+    Args: config: of the run; model: trained, on the CPU; held_out: pairs of its world;
+        seed: of the run, for what is drawn.
     Raises: ValueError for a measure that does not exist, or that does not fit the model.
     """
-    generator = Generator(device="cpu").manual_seed(seed)
+    generator = Generator().manual_seed(seed)
     with torch.no_grad():
-        reference = reference_energy(build.model(config, seed).encoder_y(held_out.y))
+        reference = reference_energy(build.model(on_cpu(config), seed).encoder_y(held_out.y))
     subject = Subject(config, inferring(config, model), build.world(config), held_out, reference, generator)
     rows = [Row("reference_energy", subject.reference)]
     for name in config.measure.names:
@@ -57,6 +59,11 @@ def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> list[R
             raise unknown("measure.names", name, MEASURES)
         rows += MEASURES[name](subject)
     return rows
+
+
+def on_cpu(config: Config) -> Config:
+    """Return the configuration for the CPU, where all is measured: in one place, with one set of random streams."""
+    return dataclasses.replace(config, device="cpu")
 
 
 def inferring(config: Config, model: JEPA) -> JEPA:

@@ -25,8 +25,12 @@ from jepa import build, evaluate
 from jepa.config import Config, fingerprint, to_dict
 from jepa.data import load, verify
 from jepa.model import JEPA
+from jepa.processes import die_with_parent
 from jepa.train import fit, restore
 from jepa.train import load as load_checkpoint
+
+BESIDE = ("lab", "__main__.py", "runs.py", "variants.py")  # source that decides no result
+MEASURING = (*BESIDE, "measures", "evaluate.py")  # source that decides no training
 
 
 class Task(NamedTuple):
@@ -66,9 +70,9 @@ def execute(task: Task, store: Path) -> Run:
 
 
 def trained(run: Run) -> JEPA:
-    """Return the run's model, ready to infer as it was measured. Raises: ValueError if its checkpoint is damaged."""
+    """Return the run's model on the CPU, ready to infer as it was measured. Raises: ValueError for a bad checkpoint."""
     path = run.folder / "checkpoint.pt"
-    model = build.model(run.task.config, run.task.seed)
+    model = build.model(evaluate.on_cpu(run.task.config), run.task.seed)
     restore(model, load_checkpoint(path), path)
     return evaluate.inferring(run.task.config, model.eval())
 
@@ -137,12 +141,14 @@ def _train_and_measure(task: Task, record: Path) -> None:
 def _training_key(task: Task) -> str:
     """Return the fingerprint of all that decides the weights."""
     settings = {key: value for key, value in to_dict(task.config).items() if key != "measure"}
-    return fingerprint(settings, task.seed, _source("lab", "measures", "evaluate.py", "runs.py"), torch.__version__)
+    return fingerprint(
+        settings, task.seed, _source("lab", "measures", "evaluate.py", "runs.py", "variants.py"), torch.__version__
+    )
 
 
 def _measuring_key(task: Task) -> str:
     """Return the fingerprint of all that decides the measurements on given weights."""
-    return fingerprint(to_dict(task.config)["measure"], verify(task.held_out)["files"], _source("lab"))
+    return fingerprint(to_dict(task.config)["measure"], verify(task.held_out)["files"], _source(*BESIDE))
 
 
 @cache
@@ -157,5 +163,6 @@ def _source(*left_out: str) -> str:
 
 
 def _one_thread() -> None:
-    """Keep a worker to one thread: two processes of one thread beat one process of two on small models."""
+    """Keep a worker to one thread, which on small models beats two threads in one process, and to its parent's life."""
+    die_with_parent()
     torch.set_num_threads(1)

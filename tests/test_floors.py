@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"config", "energy", "minimize", "encoders", "worlds", "processes"},
-    {"predictors", "measures", "data", "latents", "regularizers", "planning"},
+    {"predictors", "measures", "data", "latents", "regularizers", "planning", "variants"},
     {"model"},
     {"hjepa", "losses"},
     {"train"},
     {"build"},
     {"evaluate"},
     {"runs"},
-    {"lab"},
+    {"lab", "__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MODULES = {

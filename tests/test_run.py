@@ -115,7 +115,7 @@ def test_executed_notebook_has_the_parameters_and_is_the_same_every_time(tree):
         tree,
         "import os\nprint(profile, rate, os.getcwd() == os.path.realpath('.'), os.environ['OMP_NUM_THREADS'])",
         "import time\nfor part in 'ab':\n    print(part, flush=True)\n    time.sleep(0.3)",
-        "import ipywidgets\nipywidgets.IntSlider()",
+        "import ipywidgets\nprint('strip')\nipywidgets.interact(lambda z: z, z=1)",
         "import pandas\npandas.DataFrame({'a': [1]}).style",
         "sorted({'x', 'y'}), list({'x', 'y', 'z'})",
     )
@@ -128,6 +128,16 @@ def test_executed_notebook_has_the_parameters_and_is_the_same_every_time(tree):
     cells = json.loads(texts[0])["cells"]
     assert cells[2]["outputs"][0]["text"] == ["cpu 1.0 True 1\n"]
     assert [output["text"] for output in cells[3]["outputs"]] == [["a\n", "b\n"]]
+    assert [output.get("text") for output in cells[4]["outputs"]][0] == ["strip\n"]
+    assert "widget" not in texts[0].replace("ipywidgets", "")
+
+
+def test_nothing_is_written_to_the_kernel_while_it_runs(tree):
+    """Such a message sometimes hides the kernel's reply, and the run waits forever."""
+    write(tree, "import ipywidgets\nwidget = ipywidgets.Output()\nwith widget:\n    print(1)", "widget.outputs")
+    assert run(tree).returncode == 0
+    cells = json.loads((tree / "results/tiny.ipynb").read_text())["cells"]
+    assert cells[-1]["outputs"][0]["data"]["text/plain"] == ["()"]
 
 
 def test_module_edited_during_the_run_is_an_error(tree):

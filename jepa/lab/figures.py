@@ -28,7 +28,16 @@ def landscape(axes: Axes, box: Box, energies: Tensor, top: float, level: float |
     side = round(len(energies) ** 0.5)
     values = energies.view(side, side).T.numpy()
     extent = (float(box.low[0]), float(box.high[0]), float(box.low[1]), float(box.high[1]))
-    axes.imshow(values, origin="lower", extent=extent, cmap=style.ENERGY, vmin=0, vmax=top, interpolation="bilinear")
+    axes.imshow(
+        values,
+        origin="lower",
+        extent=extent,
+        cmap=style.ENERGY,
+        vmin=0,
+        vmax=top,
+        interpolation="bilinear",
+        aspect="auto",
+    )
     if level is not None and values.min() < level < values.max():
         x, y = (np.linspace(low, high, side) for low, high in (extent[:2], extent[2:]))
         axes.contour(x, y, values, levels=[level], colors="white", linewidths=0.8)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Notebook = dict[str, Any]
-MODEL = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # a widget model
+WIDGET = "application/vnd.jupyter.widget-view+json"  # needs a kernel; what stays has to be seen without one
 STYLED = re.compile(r"\bT_[0-9a-f]{5}(?![0-9a-z])")  # a styled pandas table
 ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]{6,}(?=>)")  # in memory
 
@@ -67,19 +67,18 @@ def parameters(notebook: Notebook, name: str) -> dict[str, Any]:
 
 
 def normalize(notebook: Notebook) -> Notebook:
-    """Strip what differs between equal runs, in place: times, paths, versions, random identifiers. Returns it."""
+    """Strip what differs between equal runs, in place: times, paths, versions, widgets, random names. Returns it."""
     metadata = notebook["metadata"]
-    kept = {key: metadata[key] for key in ("kernelspec", "language_info") if key in metadata}
-    kept.get("language_info", {}).pop("version", None)
+    notebook["metadata"] = {key: metadata[key] for key in ("kernelspec", "language_info") if key in metadata}
+    notebook["metadata"].get("language_info", {}).pop("version", None)
     for number, cell in enumerate(notebook["cells"]):
         if "injected-parameters" in tags(cell) or "id" not in cell:
             cell["id"] = "injected-parameters" if tags(cell) else f"cell-{number}"
         cell["metadata"] = {"tags": tags(cell)} if tags(cell) else {}
     cells = code(notebook)
-    outputs, widgets = _without_chance([[_merge_streams(cell["outputs"]) for cell in cells], metadata.get("widgets")])
+    outputs = _without_chance([_merge_streams(cell["outputs"]) for cell in cells])
     for cell, shown in zip(cells, outputs, strict=True):
-        cell["outputs"] = shown
-    notebook["metadata"] = kept | ({"widgets": widgets} if widgets else {})
+        cell["outputs"] = [output for output in shown if WIDGET not in output.get("data", {})]
     return notebook
 
 
@@ -90,14 +89,11 @@ def dumps(notebook: Notebook) -> str:
     return nbformat.writes(nbformat.from_dict(notebook)).rstrip("\n") + "\n"
 
 
-def _without_chance(shown: Any) -> Any:
-    """Return outputs and widget states with widget models and styled tables numbered in order, and no addresses."""
-    models = (shown[1] or {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
-    written = json.dumps(shown, ensure_ascii=False)
-    names = {model: f"{number:032x}" for number, model in enumerate(models)}
-    names |= {name: f"T_{number:05x}" for number, name in enumerate(dict.fromkeys(STYLED.findall(written)))}
-    for pattern in (MODEL, STYLED):
-        written = pattern.sub(lambda found: names.get(found[0], found[0]), written)
+def _without_chance(outputs: Any) -> Any:
+    """Return outputs with the random names of styled tables numbered in order, and without addresses in memory."""
+    written = json.dumps(outputs, ensure_ascii=False)
+    names = {name: f"T_{number:05x}" for number, name in enumerate(dict.fromkeys(STYLED.findall(written)))}
+    written = STYLED.sub(lambda found: names[found[0]], written)
     return json.loads(ADDRESS.sub("0x0", written))
 
 

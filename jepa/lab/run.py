@@ -74,8 +74,12 @@ def execute(notebook: Path, parameters: dict[str, Any]) -> form.Notebook:
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from nbclient.output_widget import OutputWidget
     from papermill.exceptions import PapermillExecutionError
 
+    # Writing to the kernel while it waits for the kernel's reply, nbclient sometimes misses the reply and waits forever
+    # (nbclient issue 312). It does so only to keep an output widget up to date, which nobody sees in such a run.
+    OutputWidget.send = lambda *_, **__: None
     root = paths.root()
     unfinished = root / "build" / "unfinished" / notebook.name
     unfinished.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from jepa import build
-from jepa.config import Config, configure, read_diff, unknown
+from jepa.config import configure, read_diff, unknown
 from jepa.data import HeldOut, load
 from jepa.evaluate import Row
 from jepa.lab import ledger, paths, style
@@ -32,18 +32,9 @@ from jepa.lab.verdict import Measurement, judge_claim
 from jepa.measures.intervals import interval
 from jepa.model import JEPA
 from jepa.runs import Run, Task, execute_all, trained
+from jepa.variants import Variant, choose, read
 
 COLUMNS = list(Measurement._fields)
-KEYS = {"claim", "data", "levels", "config"}  # of a variant's file
-
-
-class Variant(NamedTuple):
-    """A named variant of a notebook, at one of its levels."""
-
-    name: str
-    claim: str
-    data: str  # folder under data/
-    config: Config
 
 
 class Study:
@@ -71,29 +62,14 @@ class Study:
     @cached_property
     def variants(self) -> dict[str, Variant]:
         """All variants of the notebook by name, levels as `<variant>_<level>`."""
-        worlds = read_diff(paths.root() / "experiments" / "data.yaml")
-        found = {}
-        for file in sorted(paths.variants(self.notebook).glob("*.yaml")):
-            text = read_diff(file)
-            for key in text:
-                if key not in KEYS:
-                    raise unknown(f"{file.name}: key {key!r}", key, KEYS)
-            world = {"world": worlds[text["data"]]["world"]}
-            for level, diff in text.get("levels", {"": {}}).items():
-                name = f"{file.stem}_{level}" if level != "" else file.stem
-                config = configure(world, text.get("config", {}), diff, *self._diffs)
-                found[name] = Variant(name, text["claim"], text["data"], config)
-        return found
+        return read(paths.variants(self.notebook), *self._diffs)
 
     def run(self, *names: str) -> pd.DataFrame:
         """Return the measurements of the named variants (default: all), training what is not yet trained.
 
         Raises: ValueError for a variant that does not exist.
         """
-        for name in names:
-            if name not in self.variants:
-                raise unknown("variant", name, self.variants)
-        chosen = [self.variants[name] for name in names or self.variants]
+        chosen = choose(self.variants, names)
         tasks = [Task(v.name, v.config, seed, paths.data(v.data)) for v in chosen for seed in self.seeds]
         with tqdm(total=len(tasks), desc="runs", unit="run") as bar:
             for run in execute_all(tasks, paths.runs(), self.workers, bar.update):

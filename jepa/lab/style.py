@@ -28,7 +28,7 @@ def use() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlelocation": "left",
-            "axes.titleweight": "semibold",
+            "axes.titleweight": "bold",
             "legend.frameon": False,
             "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
         }
@@ -52,3 +52,8 @@ def picture(figure: Figure) -> Image:
 def panels(columns: int, height: float = 2.4, rows: int = 1, **options) -> tuple[Figure, object]:
     """Return a figure of the text width with a row or grid of panels; `height` is that of one row, in inches."""
     return pyplot.subplots(rows, columns, figsize=(WIDTH, height * rows), **options)
+
+
+def mosaic(layout: list[list[str]], height: float, **ratios) -> tuple[Figure, dict]:
+    """Return a figure of the text width with panels by name, as `layout` shows them; `height` is in inches."""
+    return pyplot.subplot_mosaic(layout, figsize=(WIDTH, height), gridspec_kw=ratios)

@@ -21,6 +21,14 @@ SIDE = torch.linspace(-4, 4, 161, dtype=torch.float64)  # of the grid that bound
 ALPHA = 0.5
 
 
+class Solved(NamedTuple):
+    """What a minimizer found on a batch of problems, beside the truth."""
+
+    found: Minimum
+    exact: Tensor  # [B] F* in closed form
+    on_grid: Tensor  # [B] the least cost over a grid, a bound from above
+
+
 class Gap(NamedTuple):
     """How far a minimizer ends from the truth, the worst of all problems."""
 
@@ -29,7 +37,12 @@ class Gap(NamedTuple):
 
 
 def gaps(seed: int, problems: int = 64) -> dict[str, Gap]:
-    """Return the gap of each minimizer on random problems in float64, by name.
+    """Return the worst gap of each minimizer on random problems in float64, by name. Args and errors: as `solve`."""
+    return {name: _gap(*solved) for name, solved in solve(seed, problems).items()}
+
+
+def solve(seed: int, problems: int = 64) -> dict[str, Solved]:
+    """Return what each minimizer finds on random problems in float64, by name.
 
     Args: seed: of the problems; problems: B, how many.
     Raises: ValueError for problems < 1.
@@ -41,16 +54,16 @@ def gaps(seed: int, problems: int = 64) -> dict[str, Gap]:
     return {"exhaustive": _wells(y, random), "gradient": _ridge(y, random), "fista": _lasso(y, random)}
 
 
-def _wells(y: Tensor, random: Generator) -> Gap:
+def _wells(y: Tensor, random: Generator) -> Solved:
     """K codes: the closed form is a loop over them in NumPy."""
     codes = torch.randn(1, CODES, TARGETS, generator=random, dtype=torch.float64)
     found = exhaustive(lambda z: energy(y, z), codes)
     wells = np.array([[np.sum((target - code) ** 2) for code in codes[0].numpy()] for target in y.numpy()])
     exact = torch.from_numpy(wells.min(1))
-    return _gap(found, exact, exact)
+    return Solved(found, exact, exact)
 
 
-def _ridge(y: Tensor, random: Generator) -> Gap:
+def _ridge(y: Tensor, random: Generator) -> Solved:
     """A quadratic of the latent."""
     decoder = torch.randn(TARGETS, LATENTS, generator=random, dtype=torch.float64)
 
@@ -60,10 +73,10 @@ def _ridge(y: Tensor, random: Generator) -> Gap:
     start = torch.randn(len(y), 2, LATENTS, generator=random, dtype=torch.float64)
     normal = decoder.T @ decoder + ALPHA * torch.eye(LATENTS, dtype=torch.float64)
     exact = torch.linalg.solve(normal, decoder.T @ y.T).T
-    return _gap(gradient(cost, start, steps=100), cost(exact.unsqueeze(1)).squeeze(1), _on_grid(cost))
+    return Solved(gradient(cost, start, steps=100), cost(exact.unsqueeze(1)).squeeze(1), _on_grid(cost))
 
 
-def _lasso(y: Tensor, random: Generator) -> Gap:
+def _lasso(y: Tensor, random: Generator) -> Solved:
     """A quadratic with the L1 norm, decoupled by an orthonormal decoder."""
     decoder, _ = torch.linalg.qr(torch.randn(TARGETS, LATENTS, generator=random, dtype=torch.float64))
     penalty = l1(ALPHA)
@@ -78,7 +91,7 @@ def _lasso(y: Tensor, random: Generator) -> Gap:
     code = y @ decoder
     exact = code.sign() * (code.abs() - ALPHA / 2).clamp(min=0)
     found = fista(smooth, penalty, start, steps=200)
-    return _gap(found, cost(exact.unsqueeze(1)).squeeze(1), _on_grid(cost))
+    return Solved(found, cost(exact.unsqueeze(1)).squeeze(1), _on_grid(cost))
 
 
 def _on_grid(cost) -> Tensor:

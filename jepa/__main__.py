@@ -1,0 +1,45 @@
+"""Do the runs of a notebook without the notebook, on a machine that has little else than torch.
+
+    python -m jepa 01_energies_and_capacity discrete_8 --profile gpu --seeds 10
+
+Finished runs are kept in build/runs, where the notebook finds them; a run that was cut goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from jepa.config import read_diff
+from jepa.runs import Task, execute_all
+from jepa.variants import choose, read
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Do the named runs and print what was measured; exit status 1 with a one-line error."""
+    parser = argparse.ArgumentParser(prog="python -m jepa", description="Train and measure the variants of a notebook.")
+    parser.add_argument("notebook", help="a folder of experiments/")
+    parser.add_argument("variants", nargs="*", help="default: all")
+    parser.add_argument("--profile", default="cpu", help="smoke, cpu or gpu")
+    parser.add_argument("--seeds", type=int, help="default: the profile's")
+    options = parser.parse_args(arguments)
+    try:
+        here = Path() if options.profile == "cpu" else Path("experiments") / options.profile
+        settings = read_diff(here / "params.yaml")
+        section = settings[options.notebook.partition("_")[2]]
+        known = read(Path("experiments") / options.notebook, {"device": settings["device"]}, section["overrides"])
+        chosen, seeds = choose(known, tuple(options.variants)), range(options.seeds or section["seeds"])
+        tasks = [Task(v.name, v.config, seed, Path("data") / v.data) for v in chosen for seed in seeds]
+        with tqdm(total=len(tasks), unit="run") as bar:
+            runs = execute_all(tasks, Path("build/runs"), settings["workers"], bar.update)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    for run in runs:
+        print(run.task.name, run.task.seed, *(f"{row.metric} {row.value:.4g}" for row in run.rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Tuning: the same number of trials for every method, on seeds that no evaluation uses.
+
+    python -m jepa.lab.tune 01_energies_and_capacity
+
+runs the grid of experiments/tuning/<notebook>.yaml and writes results/tuning/<notebook>.csv, a row per trial, the best
+of a method first. What it finds is written into the variants by hand, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from jepa.config import read_diff
+from jepa.lab import paths
+from jepa.runs import Task, execute_all
+from jepa.variants import choose, read
+
+
+def trials(plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return method and settings of every trial of a plan.
+
+    Raises: ValueError if methods have different numbers of trials, or if a seed is below 100, where evaluations are.
+    """
+    found = [
+        (method, dict(zip(grid, point, strict=True)))
+        for method, grid in plan["methods"].items()
+        for point in itertools.product(*grid.values())
+    ]
+    counts = {method: sum(name == method for name, _ in found) for method in plan["methods"]}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"methods: expected the same number of trials for each, found {counts}")
+    if min(plan["seeds"]) < 100:
+        raise ValueError(f"seeds: expected seeds from 100 on, apart from those of evaluation, found {plan['seeds']}")
+    return found
+
+
+def tune(notebook: str, workers: int) -> pd.DataFrame:
+    """Return the mean of the plan's metric over seeds for every trial: method, settings, metric, mean, best first."""
+    plan = read_diff(paths.root() / "experiments" / "tuning" / f"{notebook}.yaml")
+    asked = []
+    for method, settings in trials(plan):
+        (variant,) = choose(read(paths.variants(notebook), settings), (method,))
+        asked += [Task(method, variant.config, seed, paths.data(variant.data)) for seed in plan["seeds"]]
+    with tqdm(total=len(asked), unit="run") as bar:
+        runs = execute_all(asked, paths.runs(), workers, bar.update)
+    values = [next(row.value for row in run.rows if row.metric == plan["metric"]) for run in runs]
+    each = len(plan["seeds"])
+    rows = [
+        (method, json.dumps(settings), plan["metric"], sum(values[n * each : (n + 1) * each]) / each)
+        for n, (method, settings) in enumerate(trials(plan))
+    ]
+    table = pd.DataFrame(rows, columns=["method", "settings", "metric", "mean"])
+    return table.sort_values(["method", "mean"], ascending=[True, False], kind="stable")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the trials of a notebook and write the record."""
+    parser = argparse.ArgumentParser(description="Repeat the tuning of a notebook.")
+    parser.add_argument("notebook", help="its name, as in experiments/tuning/")
+    parser.add_argument("--workers", type=int, default=2, help="processes at a time")
+    options = parser.parse_args(arguments)
+    try:
+        table = tune(options.notebook, options.workers)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    record = paths.root() / "results" / "tuning" / f"{options.notebook}.csv"
+    paths.write(record, table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    print(table.groupby("method").head(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Variants: the files of `experiments/`, each naming only what differs from the defaults.
+
+claim: E1                        the claim it serves
+data: plane/places               its held-out set; the set's world is the variant's world
+levels: {4: {latent.size: 4}}    optional: a variant for each level, named <variant>_<level>
+config: {…}                      settings of `jepa.config.Config`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jepa.config import Config, configure, read_diff, unknown
+
+KEYS = {"claim", "data", "levels", "config"}
+
+
+class Variant(NamedTuple):
+    """A named variant, at one of its levels."""
+
+    name: str
+    claim: str
+    data: str  # folder under data/
+    config: Config
+
+
+def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
+    """Return the variants of a folder `experiments/<notebook>` by name, with further diffs laid over each.
+
+    Args: folder: of the variants' files, beside `data.yaml`; diffs: of a profile or of a user, the last one wins.
+    Raises: ValueError naming the file for a key, held-out set or setting that does not exist.
+    """
+    sets = read_diff(folder.parent / "data.yaml")
+    found: dict[str, Variant] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        text = read_diff(file)
+        for key in text:
+            if key not in KEYS:
+                raise unknown(f"{file.name}: key {key!r}", key, KEYS)
+        for key in ("claim", "data"):
+            if key not in text:
+                raise ValueError(f"{file.name}: expected the keys claim and data, found {', '.join(text) or 'none'}")
+        if text["data"] not in sets:
+            raise unknown(f"{file.name}: data", text["data"], sets)
+        base = {"world": sets[text["data"]]["world"]}
+        for level, diff in text.get("levels", {"": {}}).items():
+            name = f"{file.stem}_{level}" if level != "" else file.stem
+            try:
+                config = configure(base, text.get("config", {}), diff, *diffs)
+            except ValueError as error:
+                raise ValueError(f"{file.name}: {error}") from error
+            found[name] = Variant(name, text["claim"], text["data"], config)
+    return found
+
+
+def choose(variants: Mapping[str, Variant], names: tuple[str, ...]) -> list[Variant]:
+    """Return the named variants, all if none is named. Raises: ValueError for one that does not exist."""
+    for name in names:
+        if name not in variants:
+            raise unknown("variant", name, variants)
+    return [variants[name] for name in names or variants]
