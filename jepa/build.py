@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from jepa.config import Config, make
+from jepa.config import Config, make, unknown
 from jepa.model import JEPA
 from jepa.worlds import WORLDS
 
@@ -37,6 +37,8 @@ def model(config: Config, seed: int) -> JEPA:
         torch.manual_seed(seed)  # PyTorch's layers draw their weights from the global generator, here set and put back
         encoder_x = make("encoder_x", config.encoder_x, ENCODERS, inputs=context)
         if config.encoder_y.name == "shared":
+            if config.encoder_y.options:
+                raise unknown("encoder_y: option of 'shared'", next(iter(config.encoder_y.options)), ())
             encoder_y = encoder_x
         else:
             encoder_y = make("encoder_y", config.encoder_y, ENCODERS | {"shared": ""}, inputs=y)

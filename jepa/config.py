@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -50,7 +50,7 @@ class Loss:
     covariance: float = 0.0  # criteria 1 and 2, second half: components decorrelated
     beta: float = math.inf  # inverse temperature of the free energy, per unit of energy; infinity is the minimum
     beta_start: float = math.inf  # where the annealing begins; infinity: no annealing
-    anneal: float = 0.5  # share of the steps over which beta grows geometrically before it takes its final value
+    anneal: float = 0.5  # share of the steps over which the temperature 1 / beta falls linearly to its final value
 
 
 @dataclass(frozen=True)
@@ -97,16 +97,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
-        positive = {"train.steps": self.train.steps, "train.rate": self.train.rate, "loss.beta": self.loss.beta}
-        positive |= {"loss.beta_start": self.loss.beta_start, "train.clip": self.train.clip}
-        positive |= {"measure.contexts": self.measure.contexts, "measure.chains": self.measure.chains}
-        for name, value in positive.items():
+        positive = {"train": ("steps", "rate", "clip"), "loss": ("beta", "beta_start", "anneal")}
+        positive["measure"] = ("contexts", "grid", "chains", "moves", "epsilon")
+        for section, name in ((section, name) for section, names in positive.items() for name in names):
+            value = getattr(getattr(self, section), name)
             if not value > 0:
-                raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+                raise ValueError(f"{section}.{name}: expected a number above 0, found {value!r}")
         if self.train.batch < 2:
-            raise ValueError(
-                f"train.batch: expected at least 2 (batch statistics need two pairs), found {self.train.batch}"
-            )
+            raise ValueError(f"train.batch: expected at least 2, for its statistics, found {self.train.batch}")
         if self.context not in ("x", "y"):
             raise ValueError(f"context: expected 'x' or 'y', found {self.context!r}")
 
@@ -120,21 +118,24 @@ def configure(*diffs: Mapping[str, Any], base: Config | None = None) -> Config:
     """
     config = base or Config()
     for diff in diffs:
+        if not isinstance(diff, Mapping):
+            raise ValueError(f"settings: expected a mapping, found {diff!r}")
         config = _replace(config, nested(diff), "")
     return config
 
 
-def nested(diff: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `diff` with dotted keys unfolded: {"a.b": 1} becomes {"a": {"b": 1}}."""
-    tree: dict[str, Any] = {}
+def nested(diff: Mapping[str, Any], tree: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return `diff`, dotted keys unfolded, {"a.b": 1} as {"a": {"b": 1}}. Raises: ValueError for a key given twice."""
+    tree = {} if tree is None else tree
     for key, value in diff.items():
-        *path, last = str(key).split(".")
-        node = tree
-        for step in path:
-            node = node.setdefault(step, {})
-        value = nested(value) if isinstance(value, Mapping) else value
-        merge = isinstance(value, dict) and isinstance(node.get(last), dict)
-        node[last] = {**node[last], **value} if merge else value
+        first, _, rest = str(key).partition(".")
+        value = {rest: value} if rest else value
+        if isinstance(value, Mapping) and isinstance(tree.get(first, {}), dict):
+            tree[first] = nested(value, tree.get(first))
+        elif first in tree:
+            raise ValueError(f"{first}: expected once, found {tree[first]!r} and {value!r}")
+        else:
+            tree[first] = value
     return tree
 
 
@@ -189,10 +190,12 @@ def make(what: str, part: Part, kinds: Mapping[str, str], **given: Any) -> Any:
         raise unknown(what, part.name, kinds)
     module, name = kinds[part.name].split(":")
     kind = getattr(importlib.import_module(module), name)
-    known = set(inspect.signature(kind).parameters) - set(given)
-    for option in part.options:
+    known = {key: item.default for key, item in inspect.signature(kind).parameters.items() if key not in given}
+    for option, value in part.options.items():
         if option not in known:
             raise unknown(f"{what}: option of {part.name!r}", option, known)
+        if known[option] not in (None, inspect.Parameter.empty):
+            _value(known[option], value, None, f"{what}.{option}")  # raises for a value of another type
     try:
         return kind(**given, **part.options)
     except TypeError as error:
@@ -213,7 +216,7 @@ def _replace(config: Any, diff: Mapping[str, Any], prefix: str) -> Any:
                 raise ValueError(f"{prefix}{key}: expected a mapping of settings, found {value!r}")
             changes[key] = _replace(old, value, f"{prefix}{key}.")
         else:
-            changes[key] = _value(old, value, prefix + key)
+            changes[key] = _value(old, value, types[key], prefix + key)
     return dataclasses.replace(config, **changes)
 
 
@@ -228,10 +231,10 @@ def _part(old: Part, value: Any, name: str) -> Part:
     return Part(kind, kept | {key: item for key, item in value.items() if key != "name"})
 
 
-def _value(old: Any, value: Any, name: str) -> Any:
+def _value(old: Any, value: Any, hint: Any, name: str) -> Any:
     """Return `value` as the type of the default it replaces; an integer may stand for a float, nothing else."""
     if isinstance(old, tuple) and isinstance(value, list | tuple):
-        return tuple(value)
+        return tuple(_value(kind(), item, None, name) for item in value for kind in get_args(hint)[:1]) or tuple(value)
     if isinstance(old, float) and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isnan(value):
             raise ValueError(f"{name}: expected a number, found nan")

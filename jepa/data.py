@@ -44,7 +44,7 @@ def write(folder: Path, world: Part, count: int, seed: int) -> None:
         raise ValueError(f"count: expected at least 1, found {count}")
     made = make("world", world, WORLDS)
     arrays = made.integers(count, np.random.RandomState(seed))
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}{end}") for end in ("", ".old"))
     temporary.mkdir(parents=True)
     try:
         files = {}
@@ -53,10 +53,14 @@ def write(folder: Path, world: Part, count: int, seed: int) -> None:
             files[name] = {"sha256": _digest(temporary / f"{name}.npy"), "quantum": made.quanta[name]}
         manifest = {"world": {"name": world.name, **world.options}, "count": count, "seed": seed, "files": files}
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
         os.replace(temporary, folder)
     finally:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -66,13 +70,18 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"data: expected {folder.name}/manifest.json, found no such file; {REMEDY}")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, entry in manifest["files"].items():
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        digests = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"expected a manifest in {folder.name}/manifest.json"
+        raise ValueError(f"data: {what}, found {error!r}; {REMEDY}") from error
+    for name, digest in digests.items():
         file = folder / f"{name}.npy"
         found = _digest(file) if file.is_file() else "no such file"
-        if found != entry["sha256"]:
+        if found != digest:
             what = f"{folder.name}/{file.name}"
-            raise ValueError(f"data: expected {what} with SHA-256 {entry['sha256']}, found {found}; {REMEDY}")
+            raise ValueError(f"data: expected {what} with SHA-256 {digest}, found {found}; {REMEDY}")
     return manifest
 
 

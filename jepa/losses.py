@@ -32,7 +32,7 @@ def loss(model: JEPA, x: Tensor, a: Tensor, y: Tensor, weights: Weights) -> Term
     """Return w_E mean F_β + w_V (V(v_x) + V(v_y)) / 2 + w_C (C(v_x) + C(v_y)) (LeCun 2022, figure 14).
 
     Args: model: the JEPA; x, a, y: a batch of true pairs; weights: dimensionless.
-    Returns: the terms; those of weight 0 are not computed and read 0.
+    Returns: the terms; variance and covariance are not computed and read 0 where their weight is 0.
     Raises: ValueError for a batch of one, where a variance has no meaning.
     """
     s = model.encode(x, y)

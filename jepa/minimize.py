@@ -105,12 +105,14 @@ def fista(smooth: Cost, penalty: Penalty, start: Tensor, steps: int = 100, lipsc
     Args: smooth: [B, R, Z] -> [B, R], differentiable and convex; penalty: R(z) with its proximal map;
         start: [B, R, Z] restarts; steps: proximal steps; lipschitz: first guess of the slope's Lipschitz constant.
     Returns: the minimum of the sum over restarts.
-    Raises: ValueError for lipschitz ≤ 0, no restart, or a cost at the start that is not a number.
+    Raises: ValueError for lipschitz ≤ 0, no restart, negative `steps`, or a cost at the start that is not a number.
     """
     if not lipschitz > 0:
         raise ValueError(f"lipschitz: expected a number above 0, found {lipschitz}")
     if start.dim() != 3 or start.shape[1] == 0:
         raise ValueError(f"start: expected shape [B, R, Z] with at least one restart, found {list(start.shape)}")
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, found {steps}")
     u = v = best = start.detach()
     constant = torch.full(start.shape[:-1], float(lipschitz), dtype=start.dtype, device=start.device)
     momentum = torch.ones_like(constant)
@@ -142,7 +144,7 @@ def _proximal_step(smooth: Cost, penalty: Penalty, v: Tensor, at_v: Tensor, slop
         moved = new - v
         bound = at_v + (slope * moved).sum(-1) + constant / 2 * moved.square().sum(-1)
         at_new = smooth(new)
-        broken = at_new > bound + slack * (1 + at_v.abs())
+        broken = ~(at_new <= bound + slack * (1 + at_v.abs()))  # true for nan, so that no step leads into the void
         if not broken.any():
             break
         constant = torch.where(broken, 2 * constant, constant)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # the work is spread over processes; two threads each would be slower and not repeatable
@@ -20,9 +22,22 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent() -> None:
-    """Have the system end this process when its parent dies, however it dies (Linux; elsewhere nothing happens)."""
-    if sys.platform == "linux":
-        parent = os.getppid()
+    """Have this process end when its parent dies, however it dies.
+
+    A worker of a pool watches the process that made the pool, whose child a fork server's worker is not; any other
+    process asks the system (Linux; elsewhere nothing happens).
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+    elif sys.platform == "linux":
+        before = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the request
+        if os.getppid() != before:  # it died before the request
             sys.exit(128 + signal.SIGTERM)
+
+
+def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
+    """Wait for the end of `parent`, then end this process at once."""
+    parent.join()
+    os._exit(1)

@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -62,9 +62,10 @@ def execute(task: Task, store: Path) -> Run:
         record = folder / f"measured-{_measuring_key(task)}.json"
         if not record.is_file():
             _train_and_measure(task, record)
-        result = json.loads(record.read_text())
+        result = _read(record)
     except (ValueError, OSError) as error:
-        raise type(error)(f"{task.name}, seed {task.seed}: {error}") from error
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{task.name}, seed {task.seed}: {error}") from error
     rows = [evaluate.Row(*row) for row in result["rows"]]
     return Run(task, rows, result["curve"], result["modules"], folder)
 
@@ -74,7 +75,7 @@ def trained(run: Run) -> JEPA:
     path = run.folder / "checkpoint.pt"
     model = build.model(evaluate.on_cpu(run.task.config), run.task.seed)
     restore(model, load_checkpoint(path), path)
-    return evaluate.inferring(run.task.config, model.eval())
+    return evaluate.inferring(run.task.config, model).eval()
 
 
 def execute_all(
@@ -138,12 +139,18 @@ def _train_and_measure(task: Task, record: Path) -> None:
     os.replace(temporary, record)
 
 
+def _read(record: Path) -> dict[str, Any]:
+    """Return a record. Raises: ValueError if it is damaged."""
+    try:
+        return json.loads(record.read_text())
+    except ValueError as error:
+        raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
+
+
 def _training_key(task: Task) -> str:
     """Return the fingerprint of all that decides the weights."""
     settings = {key: value for key, value in to_dict(task.config).items() if key != "measure"}
-    return fingerprint(
-        settings, task.seed, _source("lab", "measures", "evaluate.py", "runs.py", "variants.py"), torch.__version__
-    )
+    return fingerprint(settings, task.seed, _source(*MEASURING), torch.__version__)
 
 
 def _measuring_key(task: Task) -> str:

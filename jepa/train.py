@@ -11,7 +11,9 @@ import math
 import os
 import pickle
 import time
+import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -61,27 +63,27 @@ def fit(
     curve, start = Curve([], {name: [] for name in Terms._fields}), 0
     if checkpoint is not None and checkpoint.is_file():
         state = load(checkpoint)
-        start, curve = _restore(state, checkpoint, model, optimizer, generator)
+        start, curve = _restore(state, checkpoint, settings, model, optimizer, generator)
     saved, every = time.monotonic(), max(1, train.steps // LOGGED)
     model.train()
     for step in range(start, train.steps):
         batch = sample(train.batch, generator)
         for group in optimizer.param_groups:
             group["lr"] = train.rate * _schedule(step, train.steps)
-        terms = loss(model, batch.x, batch.a, batch.y, _weights(weights, step / train.steps))
+        terms = _finite_loss(model, batch, _weights(weights, step / train.steps), step)
         optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
         optimizer.step()
         if (step + 1) % every == 0 or step + 1 == train.steps:
-            _log(curve, step + 1, terms, batch)
+            _log(curve, step + 1, terms)
             if progress is not None:
                 progress(step + 1)
         if checkpoint is not None and (time.monotonic() - saved > train.checkpoint):
-            save(checkpoint, _state(step + 1, curve, model, optimizer, generator))
+            save(checkpoint, _state(step + 1, curve, settings, model, optimizer, generator))
             saved = time.monotonic()
     if checkpoint is not None:
-        save(checkpoint, _state(train.steps, curve, model, optimizer, generator))
+        save(checkpoint, _state(train.steps, curve, settings, model, optimizer, generator))
     model.eval()
     return curve
 
@@ -106,8 +108,11 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint, found no file")
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch writes check sums but does not compare them
+            if broken := archive.testzip():
+                raise ValueError(f"its part {broken} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: expected a checkpoint of tensors and numbers, found a damaged or foreign file ({reason}); "
@@ -127,9 +132,17 @@ def restore(model: JEPA, state: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: the checkpoint is of another model ({reason}); delete it to train afresh") from error
 
 
-def _state(step: int, curve: Curve, model: JEPA, optimizer: torch.optim.Optimizer, generator: Generator) -> dict:
+def _state(
+    step: int,
+    curve: Curve,
+    settings: tuple[Train, Loss],
+    model: JEPA,
+    optimizer: torch.optim.Optimizer,
+    generator: Generator,
+) -> dict[str, Any]:
     """Return all that a run needs to go on."""
     return {
+        "settings": _deciding(settings),
         "step": step,
         "curve": curve._asdict(),
         "model": model.state_dict(),
@@ -138,16 +151,29 @@ def _state(step: int, curve: Curve, model: JEPA, optimizer: torch.optim.Optimize
     }
 
 
+def _deciding(settings: tuple[Train, Loss]) -> dict[str, float]:
+    """Return the settings that decide what is trained; how often a checkpoint is written does not."""
+    train, weights = settings
+    return {name: value for name, value in {**asdict(train), **asdict(weights)}.items() if name != "checkpoint"}
+
+
 def _restore(
-    state: dict, path: Path, model: JEPA, optimizer: torch.optim.Optimizer, generator: Generator
+    state: dict[str, Any],
+    path: Path,
+    settings: tuple[Train, Loss],
+    model: JEPA,
+    optimizer: torch.optim.Optimizer,
+    generator: Generator,
 ) -> tuple[int, Curve]:
     """Put the run back to where the checkpoint was written."""
     restore(model, state, path)
     try:
+        if state["settings"] != _deciding(settings):
+            raise ValueError(f"trained with {state['settings']}, expected {_deciding(settings)}")
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         return int(state["step"]), Curve(**state["curve"])
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: the checkpoint is of another run ({error}); delete it to train afresh") from error
 
 
@@ -167,14 +193,24 @@ def _weights(weights: Loss, share: float) -> Weights:
     return Weights(weights.energy, weights.variance, weights.covariance, beta)
 
 
-def _log(curve: Curve, step: int, terms: Terms, batch: Batch) -> None:
-    """Add a point to the curve; raise on what is not finite, naming where it came from."""
-    values = {name: float(value.detach()) for name, value in terms._asdict().items()}
-    if not all(map(math.isfinite, values.values())):
+def _finite_loss(model: JEPA, batch: Batch, weights: Weights, step: int) -> Terms:
+    """Return the loss; raise on what is not finite, naming where it came from."""
+    try:
+        terms = loss(model, batch.x, batch.a, batch.y, weights)
+        if not terms.total.isfinite():
+            values = {name: float(value.detach()) for name, value in terms._asdict().items()}
+            raise ValueError(f"loss: expected finite terms, found {values} after {step} steps; lower train.rate")
+        return terms
+    except ValueError as error:
         for name in ("x", "a", "y"):
             if not getattr(batch, name).isfinite().all():
-                raise ValueError(f"{name}: expected finite numbers in the training data, found nan or infinity")
-        raise ValueError(f"loss: expected finite terms, found {values} after step {step}; lower train.rate")
+                what = "expected finite numbers in the training data, found nan or infinity"
+                raise ValueError(f"{name}: {what} after {step} steps") from error
+        raise
+
+
+def _log(curve: Curve, step: int, terms: Terms) -> None:
+    """Add a point to the curve."""
     curve.steps.append(step)
-    for name, value in values.items():
-        curve.terms[name].append(value)
+    for name, value in terms._asdict().items():
+        curve.terms[name].append(float(value.detach()))

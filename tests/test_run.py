@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import ROOT
+from test_processes import alive, wait
 
 from jepa.lab.run import parse
 
@@ -169,20 +168,3 @@ def test_nothing_outlives_a_killed_parent(tree):
     parent.wait()
     wait(lambda: not alive(kernel))
     assert not (tree / "results").exists()
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process runs; one that ended and waits to be collected does not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-
-
-def wait(condition, seconds: float = 20) -> None:
-    """Wait until a condition holds, fail if it does not."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)

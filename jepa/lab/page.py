@@ -74,7 +74,7 @@ def verdicts(claims: Ledger) -> HTML:
 def checks(claims: Ledger) -> HTML:
     """Return a table of all checks with a measurement: rule, estimate, 95 % interval, number of seeds, verdict."""
     table = checks_table(claims)
-    table = table[table.n > 0]
+    table = table if table.empty else table[table.n > 0]
     if table.empty:
         return HTML("<p>Nothing is measured yet.</p>")
     shown = table[["claim", "metric", "variant", "op", "threshold", "estimate", "low", "high", "n", "verdict"]]

@@ -12,6 +12,7 @@ Variants are the files of `experiments/<notebook>/`; a profile and a notebook's 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -47,9 +48,12 @@ class Study:
         Raises: ValueError for a profile, seeds or setting that does not exist.
         """
         settings = read_diff(paths.profile(profile))
-        section = settings[notebook.partition("_")[2]]
+        name = notebook.partition("_")[2]
+        if name not in settings:
+            raise unknown(f"{paths.profile(profile).name}: section of notebook {notebook!r}", name, settings)
+        section = settings[name]
         seeds = section["seeds"] if seeds is None else seeds
-        if not isinstance(seeds, int) or seeds < 1:
+        if type(seeds) is not int or seeds < 1:
             raise ValueError(f"seeds: expected a whole number of at least 1, found {seeds!r}")
         self.notebook, self.profile, self.seeds = notebook, profile, range(seeds)
         self.out, self.workers = paths.output(out, notebook), settings["workers"]
@@ -71,12 +75,12 @@ class Study:
         """
         chosen = choose(self.variants, names)
         tasks = [Task(v.name, v.config, seed, paths.data(v.data)) for v in chosen for seed in self.seeds]
-        with tqdm(total=len(tasks), desc="runs", unit="run") as bar:
+        with tqdm(total=len(tasks), desc="runs", unit="run", disable="TQDM_DISABLE" in os.environ) as bar:
             for run in execute_all(tasks, paths.runs(), self.workers, bar.update):
-                self._runs[run.task.name, run.task.seed] = run
-                self._keep(
-                    self.variants[run.task.name].claim, run.task.name, *((run.task.seed, row) for row in run.rows)
-                )
+                name, seed = run.task.name, run.task.seed
+                if (name, seed) not in self._runs:
+                    self._keep(self.variants[name].claim, name, *((seed, row) for row in run.rows))
+                self._runs[name, seed] = run
         return self.table
 
     @property
@@ -86,41 +90,43 @@ class Study:
 
     def values(self, metric: str, variant: str) -> pd.Series:
         """Return one metric of one variant, indexed by seed. Raises: ValueError if it was not measured."""
-        table = self.table
-        chosen = table[(table.metric == metric) & (table.variant == variant)]
-        if chosen.empty:
-            raise unknown("metric, variant", f"{metric}, {variant}", set(table.metric + ", " + table.variant))
-        return chosen.set_index("seed").value
+        return self.long(metric, variant).set_index("seed").value
 
     def wide(self, metric: str, *variants: str) -> pd.DataFrame:
         """Return one metric with a row per seed and a column per variant."""
         return pd.DataFrame({variant: self.values(metric, variant) for variant in variants})
 
     def long(self, metric: str, *variants: str) -> pd.DataFrame:
-        """Return the rows of one metric for the named variants, in their order."""
-        table = self.table[self.table.metric == metric]
-        return pd.concat([table[table.variant == variant] for variant in variants], ignore_index=True)
+        """Return the rows of one metric for the named variants, in their order. Raises: ValueError as `values` does."""
+        table, parts = self.table, []
+        for variant in variants:
+            parts.append(table[(table.metric == metric) & (table.variant == variant)])
+            if parts[-1].empty:
+                raise unknown("metric, variant", f"{metric}, {variant}", set(table.metric + ", " + table.variant))
+        return pd.concat(parts, ignore_index=True)
 
     def volumes(self, variant: str) -> pd.DataFrame:
         """Return the log volumes of a variant against the thresholds they were measured at: seed, epsilon, value."""
-        epsilons = self.variants[variant].config.measure.epsilons
+        epsilons = self._variant(variant).config.measure.epsilons
         parts = [self.long(f"log_volume_{epsilon:.1e}", variant).assign(epsilon=epsilon) for epsilon in epsilons]
         return pd.concat(parts, ignore_index=True)[["seed", "epsilon", "value"]]
 
     def world(self, variant: str) -> Any:
         """Return the world of a variant."""
-        return build.world(self.variants[variant].config)
+        return build.world(self._variant(variant).config)
 
     def held_out(self, variant: str) -> HeldOut:
         """Return the held-out set of a variant, verified."""
-        return load(paths.data(self.variants[variant].data), self.variants[variant].config.world)
+        return load(paths.data(self._variant(variant).data), self._variant(variant).config.world)
 
     def add(self, claim: str, variant: str, metric: str, values: Mapping[int, float] | pd.Series) -> None:
         """Add a derived measurement, one value per seed."""
         self._keep(claim, variant, *((seed, Row(metric, value)) for seed, value in values.items()))
 
     def model(self, variant: str, seed: int = 0) -> JEPA:
-        """Return a trained model of this study."""
+        """Return a trained model of this study. Raises: ValueError if it was not run."""
+        if (variant, seed) not in self._runs:
+            raise unknown("variant, seed", f"{variant}, {seed}", {f"{name}, {number}" for name, number in self._runs})
         return trained(self._runs[variant, seed])
 
     def curves(self, *variants: str) -> pd.DataFrame:
@@ -191,6 +197,10 @@ class Study:
             for metric, group in means.groupby(level=0)
         }
         paths.write(self.out / "metrics.json", json.dumps(nested, indent=1) + "\n")
+
+    def _variant(self, name: str) -> Variant:
+        """Return a variant. Raises: ValueError if there is none of that name."""
+        return choose(self.variants, (name,))[0]
 
     def _ledger(self, profile: str) -> Path:
         """Return where the ledger of a profile is."""

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import seaborn
 from IPython.display import Image
 from matplotlib import pyplot
@@ -19,6 +20,7 @@ WIDTH = 7.2  # inches, the text width of a paper
 
 def use() -> None:
     """Set the style for all figures that follow."""
+    np.random.seed(0)  # seaborn jitters points by NumPy's global generator and takes no other
     seaborn.set_theme(context="paper", style="ticks", palette=PALETTE, font_scale=1.1)
     matplotlib.rcParams.update(
         {

@@ -78,7 +78,7 @@ def log_volumes(
 
     Args: free_energy: [N, D] -> [N]; box: the space; epsilons: above 0, falling; walk: cost of the estimate.
     Returns: [len(epsilons)], at most 0; −∞ where the search ended before it found a point.
-    Raises: ValueError if `epsilons` do not fall or are not above 0, or an energy is not a number.
+    Raises: ValueError if `epsilons` do not fall or are not above 0, or an energy is not finite.
     """
     if not epsilons or min(epsilons) <= 0 or any(a <= b for a, b in zip(epsilons, epsilons[1:], strict=False)):
         raise ValueError(f"epsilons: expected falling numbers above 0, found {list(epsilons)}")
@@ -88,9 +88,9 @@ def log_volumes(
     for epsilon in epsilons:
         for _ in range(400):  # 400 quarterings are 240 orders of magnitude: the search has failed, not the volume
             level = float(values.quantile(walk.survivors))
-            if level <= epsilon or level == float(values.max()):
-                break
             below = values < level
+            if level <= epsilon or not below.any():
+                break
             log_share += math.log(float(below.double().mean()))
             survivors = below.nonzero().squeeze(1)
             index = survivors[torch.arange(walk.chains) % len(survivors)]
@@ -108,10 +108,12 @@ def codimension(epsilons: Sequence[float], volumes: Tensor) -> float:
     against the set's radius of curvature (Weyl's tube formula).
 
     Args: epsilons: thresholds; volumes: log V(ε) of each.
-    Raises: ValueError for fewer than two, or for a volume of zero.
+    Raises: ValueError for fewer than two thresholds, other than one volume each, or a volume of zero.
     """
-    if len(epsilons) < 2 or not bool(volumes.isfinite().all()):
-        raise ValueError(f"volumes: expected at least two finite log volumes, found {volumes.tolist()}")
+    if len(epsilons) < 2 or len(volumes) != len(epsilons) or not bool(volumes.isfinite().all()):
+        raise ValueError(
+            f"volumes: expected finite log volumes of at least two epsilons, one each, found {volumes.tolist()}"
+        )
     x = torch.tensor(epsilons, dtype=torch.float64).log()
     x, y = x - x.mean(), volumes - volumes.mean()
     return float(2 * (x * y).sum() / x.square().sum())
@@ -141,6 +143,7 @@ def _energies(free_energy: FreeEnergy, points: Tensor) -> Tensor:
     """Return F [N], checked."""
     with torch.no_grad():
         values = free_energy(points)
-    if values.isnan().any():
-        raise ValueError(f"free_energy: expected numbers, found nan at {int(values.isnan().sum())} points")
+    if not values.isfinite().all():
+        bad = int((~values.isfinite()).sum())
+        raise ValueError(f"free_energy: expected finite numbers, found nan or infinity at {bad} points")
     return values

@@ -103,10 +103,11 @@ class Plane:
         spreads, corners = ((t.double() / QUANTUM).round().long().numpy() for t in (self.spreads(), self.corners()))
         x, c = random.randint(-one, one + 1, (2, count, self.dimension), dtype=np.int64)
         mode = random.randint(0, self.modes, (count, 1), dtype=np.int64)
-        v = _rounded(share * x + spreads * c, one)
+        v = share * x + spreads * c  # in units of the quantum squared
         bow = np.zeros_like(v)
-        bow[:, 1:] = _rounded(curvature * _rounded(v[:, :-1] ** 2, one), one)
-        arrays = {"x": x, "y": corners[mode[:, 0]] + v + bow, "mode": mode, "offset": c}
+        bow[:, 1:] = curvature * _rounded(v[:, :-1] ** 2, one**2)  # cubed, as one * v is
+        y = corners[mode[:, 0]] + _rounded(one * v + bow, one**2)
+        arrays = {"x": x, "y": y, "mode": mode, "offset": c}
         limit = np.iinfo(np.int16)
         if max(abs(array).max() for array in arrays.values()) > limit.max:
             raise ValueError(f"plane: expected coordinates within {limit.max * QUANTUM:.2f}, found larger ones")
@@ -118,7 +119,7 @@ class Plane:
 
     def box(self) -> tuple[Tensor, Tensor]:
         """Return the corners low, high [D] of the smallest box that holds every y."""
-        reach = self.share + self.spreads()
+        reach = abs(self.share) + self.spreads()
         bow = torch.cat([torch.zeros(1), self.bend * reach[:-1] ** 2])
         places = self.corners()
         return places.amin(0) - reach + bow.clamp(max=0), places.amax(0) + reach + bow.clamp(min=0)

@@ -1,0 +1,174 @@
+"""A diff changes what it names and nothing else; what does not exist or cannot be stops with its full name."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jepa.config import Config, Part, configure, fingerprint, nested, read_diff, to_dict
+
+PARTS = {name for name, value in vars(Config()).items() if isinstance(value, Part)}
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """Return every leaf of nested dictionaries by its dotted name; an empty dictionary is a leaf."""
+    leaves = {}
+    for key, value in tree.items():
+        inner = isinstance(value, dict) and value
+        leaves |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return leaves
+
+
+def another(value):
+    """Return a value that a setting could also have."""
+    if isinstance(value, str):
+        return "y" if value == "x" else value + "_2"
+    if isinstance(value, list | dict):
+        return {"steps": 3} if isinstance(value, dict) else [0.5] if value else ["area"]
+    return 2.0 if math.isinf(value) else type(value)(value + 1)
+
+
+DEFAULTS = flat(to_dict(Config()))
+CHANGES = {name: another(value) for name, value in DEFAULTS.items()}
+SETTINGS = {name: value for name, value in CHANGES.items() if name.split(".")[0] not in PARTS}
+subsets = st.lists(st.sampled_from(sorted(CHANGES)), unique=True).map(lambda names: {n: CHANGES[n] for n in names})
+
+
+def unfold(diff: dict) -> dict:
+    """Return a diff of dotted keys as nested dictionaries."""
+    tree: dict = {}
+    for name, value in diff.items():
+        *path, last = name.split(".")
+        node = tree
+        for step in path:
+            node = node.setdefault(step, {})
+        node[last] = value
+    return tree
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_diff_changes_only_what_it_names(name):
+    rest = {key: value for key, value in DEFAULTS.items() if key != name}
+    assert flat(to_dict(configure({name: CHANGES[name]}))) == rest | flat(unfold({name: CHANGES[name]}))
+
+
+@given(subsets)
+@settings(max_examples=60, deadline=None)
+def test_dotted_nested_and_separate_diffs_are_the_same(diff):
+    together = configure(diff)
+    assert configure(unfold(diff)) == together
+    assert configure(*({name: value} for name, value in reversed(diff.items()))) == together
+
+
+@given(subsets)
+@settings(max_examples=60, deadline=None)
+def test_configuration_survives_the_way_through_json(diff):
+    config = configure(diff, {"latent": {"name": "discrete", "size": 4}})
+    assert configure(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_misspelt_setting_is_named_with_its_nearest_match(name):
+    wrong, last = f"{name}z", name.split(".")[-1]
+    for diff in ({wrong: SETTINGS[name]}, unfold({wrong: SETTINGS[name]})):
+        with pytest.raises(ValueError, match=re.escape(f"setting '{wrong}'")) as caught:
+            configure(diff)
+        assert f"did you mean '{last}'?" in str(caught.value)
+
+
+def test_options_stay_while_the_name_stays_and_go_when_it_changes():
+    first = configure({"latent": {"name": "low_dimensional", "size": 2, "steps": 7}})
+    assert configure({"latent.steps": 9}, base=first).latent == Part("low_dimensional", {"size": 2, "steps": 9})
+    assert configure({"latent": "low_dimensional"}, base=first).latent == first.latent
+    assert configure({"latent": {"name": "discrete", "size": 4}}, base=first).latent == Part("discrete", {"size": 4})
+    assert configure({"latent": "none"}, base=first).latent == Part("none", {})
+    assert first.latent == Part("low_dimensional", {"size": 2, "steps": 7})  # what was laid over it left it alone
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("train.steps", "many", "expected int"),
+        ("train.steps", 2.5, "expected int"),
+        ("train.steps", True, "expected int"),
+        ("train.rate", "1e-3", "expected float"),  # what YAML makes of 1e-3, which has no dot
+        ("train.rate", True, "expected float"),
+        ("train.rate", math.nan, "found nan"),
+        ("train.rate", None, "expected float"),
+        ("device", 0, "expected str"),
+        ("measure.names", "area", "expected tuple"),
+        ("measure.names", [3], "expected str"),
+        ("measure.epsilons", ["1e-3"], "expected float"),
+        ("measure.latent", 3, "expected dict"),
+        ("train", 3, "expected a mapping"),
+        ("latent", 4, "expected a name or a mapping"),
+    ],
+)
+def test_value_of_another_type_is_an_error(name, value, expected):
+    with pytest.raises(ValueError, match=f"{re.escape(name)}: .*{expected}"):
+        configure({name: value})
+
+
+def test_an_integer_may_stand_for_a_float():
+    one = configure({"train.rate": 1, "measure.epsilons": [1]})
+    assert to_dict(one) == to_dict(configure({"train.rate": 1.0, "measure.epsilons": (1.0,)}))
+    assert type(one.train.rate) is float and type(one.measure.epsilons[0]) is float
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("train.batch", value) for value in (1, 0, -4)],
+        *[(name, 0) for name in ("train.steps", "measure.contexts", "measure.grid", "measure.chains")],
+        *[(name, 0.0) for name in ("train.rate", "train.clip", "loss.beta", "loss.beta_start", "loss.anneal")],
+        *[("train.rate", -1.0), ("measure.epsilon", 0.0), ("measure.moves", 0), ("context", "z")],
+    ],
+)
+def test_number_no_run_can_have_is_an_error(name, value):
+    with pytest.raises(ValueError, match=f"{re.escape(name)}: expected .*found {value!r}"):
+        configure({name: value})
+
+
+@pytest.mark.parametrize("diff", [{"latent": "discrete", "latent.size": 4}, {"latent.size": 4, "latent": "discrete"}])
+def test_a_key_with_a_value_and_settings_of_its_own_is_an_error(diff):
+    with pytest.raises(ValueError, match="latent: expected once"):
+        configure(diff)
+
+
+def test_dotted_and_nested_keys_of_one_diff_join_at_every_depth():
+    diff = {"measure.latent.steps": 3, "measure": {"latent": {"starts": 4}, "grid": 5}}
+    assert nested(diff) == {"measure": {"latent": {"steps": 3, "starts": 4}, "grid": 5}}
+
+
+@pytest.mark.parametrize("diff", ["train", None, [1]])
+def test_anything_but_a_mapping_is_no_diff(diff):
+    with pytest.raises(ValueError, match="settings: expected a mapping"):
+        configure(diff)
+
+
+def test_fingerprint_changes_with_every_setting_and_not_with_the_order():
+    configs = [Config(), *(configure({name: value}) for name, value in CHANGES.items())]
+    assert len({fingerprint(to_dict(config)) for config in configs}) == len(CHANGES) + 1
+    for config in configs:
+        tree = to_dict(config)
+        backwards = {key: tree[key] for key in reversed(tree)}
+        assert fingerprint(backwards) == fingerprint(tree)
+        assert fingerprint(tree, 0) != fingerprint(tree, 1)
+
+
+def test_files_that_are_no_variant_are_named(tmp_path):
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("train: {steps: 1\n")
+    (tmp_path / "empty.yaml").touch()
+    with pytest.raises(ValueError, match="list.yaml: expected a mapping of settings, found list"):
+        read_diff(tmp_path / "list.yaml")
+    with pytest.raises(ValueError, match="broken.yaml: expected YAML"):
+        read_diff(tmp_path / "broken.yaml")
+    with pytest.raises(ValueError, match="variant 'lost': no file .*variants there: broken, empty, list"):
+        read_diff(tmp_path / "lost.yaml")
+    assert read_diff(tmp_path / "empty.yaml") == {}

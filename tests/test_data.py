@@ -1,0 +1,136 @@
+"""Data on disk: the same bytes from every making, any change noticed before use, nothing torn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from jepa import data
+from jepa.config import Part
+from jepa.worlds.plane import QUANTUM, Plane
+
+GOLDEN = ROOT / "tests" / "golden" / "data.json"
+BENT = Part("plane", {"dimension": 3, "modes": 5, "falloff": 0.75, "bend": 0.5})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file under a folder, by its path there."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return the folder of a small set."""
+    data.write(tmp_path / "set", BENT, 32, seed=7)
+    return tmp_path / "set"
+
+
+def test_every_making_gives_the_bytes_on_record(tmp_path):
+    data.main(["--out", str(tmp_path / "data"), "--sets", str(ROOT / "experiments" / "data.yaml")])
+    made = digests(tmp_path / "data")
+    assert made == json.loads(GOLDEN.read_text()), f"the sets were changed on purpose? then renew {GOLDEN.name}"
+    for copy in (ROOT / "data", ROOT / "build" / "data"):
+        assert not copy.is_dir() or digests(copy) == made
+
+
+def test_two_makings_are_the_same_and_another_seed_is_not(folder, tmp_path):
+    for name, seed in (("again", 7), ("other", 8)):
+        data.write(tmp_path / name, BENT, 32, seed)
+    assert digests(tmp_path / "again") == digests(folder)
+    assert digests(tmp_path / "other").keys() == digests(folder).keys()
+    assert not set(digests(tmp_path / "other").values()) & set(digests(folder).values())
+
+
+def test_loaded_set_is_what_the_world_renders_rounded_once(folder):
+    held_out = data.load(folder, BENT)
+    factors, world = held_out.factors, Plane(**BENT.options)
+    rendered = world.render(factors["x"], factors["mode"].squeeze(1), factors["offset"])
+    assert (rendered.y - held_out.y).abs().max() / QUANTUM < 0.51  # half a quantum, and what float32 loses
+    assert torch.equal(held_out.x, factors["x"]) and held_out.x.abs().max() <= 1
+    assert torch.equal(held_out.y / QUANTUM, (held_out.y / QUANTUM).round())
+    assert factors["mode"].dtype == torch.int64 and set(factors["mode"].flatten().tolist()) <= set(range(5))
+
+
+@pytest.mark.parametrize("name", ["x", "y", "mode", "offset"])
+@pytest.mark.parametrize("place", [0, 70, -1])
+def test_changed_byte_is_named_with_both_hashes_and_the_remedy(folder, name, place):
+    file = folder / f"{name}.npy"
+    before, text = hashlib.sha256(file.read_bytes()).hexdigest(), bytearray(file.read_bytes())
+    text[place] ^= 1
+    file.write_bytes(text)
+    with pytest.raises(ValueError) as caught:
+        data.load(folder, BENT)
+    for word in (f"set/{name}.npy", before, hashlib.sha256(text).hexdigest(), "dvc checkout", "dvc repro data.dvc"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "offset.npy", "manifest.json"])
+def test_missing_file_is_named_with_the_remedy(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"set/{name}.*no such file.*dvc checkout"):
+        data.verify(folder)
+
+
+def test_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="places/manifest.json, found no such file.*dvc repro data.dvc"):
+        data.load(tmp_path / "places", BENT)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": {"x": 1}}', '{"files": []}', "\ud800"])
+def test_broken_manifest_is_named_with_the_remedy(folder, text):
+    (folder / "manifest.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match="set/manifest.json, found .*dvc checkout"):
+        data.verify(folder)
+
+
+@pytest.mark.parametrize("world", [Part("plane"), Part("plane", {**BENT.options, "bend": 0.25}), Part("maze", {})])
+def test_set_of_another_world_is_refused(folder, world):
+    with pytest.raises(ValueError, match="expected set made by the world .*bend.: 0.5") as caught:
+        data.load(folder, world)
+    assert str({"name": world.name, **world.options}) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [(np, "save", 1), (np, "save", 4), (Path, "write_text", 1), (os, "replace", 1), (os, "replace", 2)],
+)
+def test_failure_while_writing_leaves_the_old_set_whole_and_nothing_beside_it(folder, monkeypatch, module, name, call):
+    before, real, calls = digests(folder.parent), getattr(module, name), []
+
+    def failing(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise OSError("no space left on device")
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, failing)
+        with pytest.raises(OSError, match="no space left"):
+            data.write(folder, BENT, 16, seed=8)
+    assert digests(folder.parent) == before
+    data.write(folder, BENT, 16, seed=8)
+    assert len(data.load(folder, BENT).x) == 16 and len(list(folder.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("world", "count", "message"),
+    [
+        (BENT, 0, "count: expected at least 1, found 0"),
+        (Part("plain"), 8, "world: expected one of plane, found 'plain'; did you mean 'plane'"),
+        (Part("plane", {"mods": 4}), 8, "world: option of 'plane'.*did you mean 'modes'"),
+        (Part("plane", {"bend": "1e-3"}), 8, "world.bend: expected float, found '1e-3'"),
+        (Part("plane", {"radius": 12.0}), 8, "plane: expected coordinates within"),
+    ],
+)
+def test_set_that_cannot_be_made_is_an_error_and_leaves_nothing(tmp_path, world, count, message):
+    with pytest.raises(ValueError, match=message):
+        data.write(tmp_path / "set", world, count, seed=0)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,157 @@
+"""Latents: what they hold, samples against the density exp(−R), and inference against brute force."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from jepa.energy import energy
+from jepa.latents.finite import Discrete, NoLatent
+from jepa.latents.low_dimensional import LowDimensional
+
+SEEDS = st.integers(0, 10_000)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def samples(latent, *shape, seed=0):
+    return latent.sample(shape, torch.Generator().manual_seed(seed)).double().numpy()
+
+
+@pytest.mark.parametrize("latent, bits", [
+    (NoLatent(), 0), (Discrete(1), 0), (Discrete(2), 1), (Discrete(8), 3), (Discrete(5), math.log2(5)),
+    (LowDimensional(1), math.inf), (LowDimensional(3, alpha=2.0), math.inf),
+])  # fmt: skip
+def test_bits_are_the_logarithm_of_the_number_of_values(latent, bits):
+    assert latent.bits == pytest.approx(bits)
+
+
+def test_no_latent_is_the_empty_vector():
+    found = NoLatent().infer(lambda z: energy(normal(3, 2), normal(3, 1, 2, seed=1), NoLatent().regularize(z)))
+    assert found.argmin.shape == (3, 0)
+    torch.testing.assert_close(found.value, (normal(3, 2) - normal(3, 1, 2, seed=1)[:, 0]).square().sum(1))
+    assert samples(NoLatent(), 4, 2).shape == (4, 2, 0)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_samples_of_a_discrete_latent_are_its_codes_equally_often(size):
+    drawn = samples(Discrete(size), 50, 100).reshape(-1, size)
+    assert ((drawn == 0) | (drawn == 1)).all() and (drawn.sum(1) == 1).all()
+    assert stats.chisquare(drawn.sum(0)).pvalue > 0.001
+    following = np.histogram2d(drawn[:-1].argmax(1), drawn[1:].argmax(1), bins=size)[0]
+    assert stats.chi2_contingency(following).pvalue > 0.001
+
+
+@pytest.mark.parametrize("size, alpha", [(1, 0.5), (3, 0.02), (4, 7.0)])
+def test_samples_of_a_continuous_latent_have_the_density_of_its_regularizer(size, alpha):
+    latent = LowDimensional(size, alpha)
+    drawn = samples(latent, 40, 50).reshape(-1, size)
+    for i in range(size):
+        assert stats.kstest(drawn[:, i], stats.norm(scale=1 / math.sqrt(2 * alpha)).cdf).pvalue > 0.001
+    # of the density exp(−R) with R quadratic in d numbers, R itself has the distribution Gamma(d / 2)
+    assert stats.kstest(latent.regularize(torch.from_numpy(drawn)), stats.gamma(size / 2).cdf).pvalue > 0.001
+    if size > 1:
+        assert np.abs(np.corrcoef(drawn.T) - np.eye(size)).max() < 0.07
+
+
+@pytest.mark.parametrize("latent", [Discrete(3), LowDimensional(2, alpha=1.0)])
+def test_same_generator_same_samples(latent):
+    assert (samples(latent, 9) == samples(latent, 9)).all()
+    assert (samples(latent, 9) != samples(latent, 9, seed=1)).any()
+
+
+def test_no_density_without_a_regularizer():
+    with pytest.raises(ValueError, match=r"^alpha: expected a number above 0 to sample from exp\(−R\), found 0"):
+        samples(LowDimensional(2), 3)
+
+
+def test_regularizer_is_quadratic_where_there_is_one():
+    z = normal(3, 4, 2)
+    torch.testing.assert_close(LowDimensional(2, 0.3).regularize(z), 0.3 * (z[..., 0] ** 2 + z[..., 1] ** 2))
+    for latent in (Discrete(2), LowDimensional(2)):
+        assert latent.regularize(z).tolist() == [[0.0] * 4] * 3
+
+
+@PROPERTY
+@given(SEEDS, st.integers(1, 7))
+def test_discrete_inference_tries_every_code(seed, size):
+    table = normal(5, size, seed=seed)  # the cost of each code
+    found = Discrete(size).infer(lambda z: (z * table.unsqueeze(1)).sum(-1))
+    for b in range(5):
+        best = min(range(size), key=lambda k: table[b, k])
+        assert found.value[b] == table[b, best]
+        assert found.argmin[b].tolist() == [float(k == best) for k in range(size)]
+
+
+@PROPERTY
+@given(SEEDS, st.sampled_from([0.0, 0.1, 2.0]), st.sampled_from([1, 3]))
+def test_continuous_inference_solves_the_ridge_problem(seed, alpha, restarts):
+    latent = LowDimensional(2, alpha, restarts=restarts, steps=200).double()
+    decoder, y = normal(6, 2, seed=seed), normal(5, 6, seed=seed + 1)
+    found = latent.infer(lambda z: energy(y, z @ decoder.T, latent.regularize(z)))
+    exact = torch.linalg.solve(decoder.T @ decoder + alpha * torch.eye(2), decoder.T @ y.T).T
+    torch.testing.assert_close(found.argmin, exact, rtol=0, atol=1e-3)
+    assert (found.trace.diff(dim=0) <= 1e-12).all()
+
+
+@PROPERTY
+@given(SEEDS)
+def test_continuous_inference_finds_the_deepest_of_many_valleys(seed):
+    y, side = normal(4, 3, seed=seed), torch.linspace(-4, 4, 8001, dtype=torch.float64)
+    latent = LowDimensional(1, alpha=0.1, starts=64, restarts=64, steps=40).double()
+
+    def cost(z):  # a curve that winds through three dimensions
+        return energy(y, torch.cat([(3 * z).cos(), (2 * z).sin(), z], -1), latent.regularize(z))
+
+    on_grid = cost(side.view(1, -1, 1)).amin(1)
+    torch.testing.assert_close(latent.infer(cost).value, on_grid, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("restarts, expected", [(1, 0.0), (2, -1.0)])
+def test_restarts_are_the_cheapest_of_the_starts(restarts, expected):
+    latent = LowDimensional(1, starts=16, restarts=restarts, steps=100).double()
+    wide, narrow = latent.points.amin(), latent.points.amax() + 0.2  # the cheapest start is in the wide valley
+    found = latent.infer(lambda z: torch.minimum((z - wide).square(), 26 * (z - narrow).square() - 1).squeeze(-1))
+    assert found.value.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("starts, worst", [(2, 4.0), (64, 0.5), (512, 0.1)])
+def test_more_starts_lie_closer(starts, worst):
+    latent = LowDimensional(1, starts=starts, steps=0).double()
+    y = torch.linspace(-1.5, 1.5, 50, dtype=torch.float64).unsqueeze(1)
+    found = latent.infer(lambda z: energy(y, z))
+    assert found.value.max() <= worst**2
+    torch.testing.assert_close(found.value, (y - latent.points.T).square().amin(1))
+
+
+def test_starts_are_those_of_a_standard_normal_and_always_the_same():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        before, points = torch.get_rng_state(), LowDimensional(3, starts=256).points
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(points, LowDimensional(3, starts=256).points)
+    assert points.isfinite().all()
+    for i in range(3):
+        assert stats.kstest(points[:, i].double(), stats.norm.cdf).statistic < 1 / 64  # random ones reach about 1 / 18
+
+
+@pytest.mark.parametrize("build, argument", [
+    (lambda: Discrete(0), "size"),
+    (lambda: LowDimensional(0), "size"),
+    (lambda: LowDimensional(2, alpha=-0.1), "alpha"),
+    (lambda: LowDimensional(2, alpha=math.nan), "alpha"),
+    (lambda: LowDimensional(2, starts=0), "restarts"),
+    (lambda: LowDimensional(2, starts=4, restarts=5), "restarts"),
+    (lambda: LowDimensional(2, restarts=0), "restarts"),
+    (lambda: LowDimensional(2, steps=-1).infer(lambda z: z.square().sum(-1)), "steps"),
+])  # fmt: skip
+def test_bad_input_is_named(build, argument):
+    with pytest.raises(ValueError, match=f"^{argument}: expected"):
+        build()

@@ -1,0 +1,109 @@
+"""The loss as a weighted sum of named terms, each from its own module."""
+
+import math
+
+import pytest
+import torch
+
+from jepa import build
+from jepa.config import configure
+from jepa.energy import free_energy
+from jepa.losses import Weights, loss
+from jepa.regularizers.vicreg import covariance, variance
+
+WEIGHTS = Weights(energy=0.7, variance=3.0, covariance=2.0, beta=math.inf)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def model():
+    """Two encoders of unlike width, each with an expander of its own."""
+    expander = {"name": "expander", "outputs": 5, "hidden": [7]}
+    wide, narrow = {"name": "mlp", "outputs": 4, "hidden": [8]}, {"name": "mlp", "outputs": 3, "hidden": [8]}
+    diff = {"encoder_x": wide, "encoder_y": narrow, "latent": {"name": "discrete", "size": 3}, "expander": expander}
+    return build.model(configure(diff), seed=0).double()
+
+
+BATCH = normal(16, 2), normal(16, 0), normal(16, 2, seed=1)
+
+
+def by_hand(model, beta=math.inf):
+    """The three terms, each by its own module."""
+    x, _, y = BATCH
+    v_x, v_y = model.expander_x(model.encoder_x(x)), model.expander_y(model.encoder_y(y))
+    return {
+        "energy": free_energy(model.energy(x, y, model.latent.codes.unsqueeze(0)), beta).mean(),
+        "variance": (variance(v_x) + variance(v_y)) / 2,
+        "covariance": covariance(v_x) + covariance(v_y),
+    }
+
+
+@pytest.mark.parametrize("beta", [0.5, math.inf])
+def test_terms_are_those_of_their_modules_and_the_total_is_their_weighted_sum(model, beta):
+    terms = loss(model, *BATCH, WEIGHTS._replace(beta=beta))
+    for name, expected in by_hand(model, beta).items():
+        torch.testing.assert_close(getattr(terms, name), expected)
+    torch.testing.assert_close(terms.total, 0.7 * terms.energy + 3 * terms.variance + 2 * terms.covariance)
+    assert min(terms).item() > 0.01
+
+
+@pytest.mark.parametrize("name", ["energy", "variance", "covariance"])
+def test_gradient_of_each_term_reaches_both_branches(model, name):
+    weights = Weights(0.0, 0.0, 0.0, math.inf)._replace(**{name: 2.0})
+    totals = loss(model, *BATCH, weights).total, 2 * by_hand(model)[name]
+    found, expected = (
+        torch.autograd.grad(total, list(model.parameters()), allow_unused=True, materialize_grads=True)
+        for total in totals
+    )
+    assert max(slope.abs().max() for slope in expected) > 1e-3
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("silent", ["variance", "covariance"])
+def test_term_without_weight_is_zero_and_changes_no_other(model, silent):
+    full, part = loss(model, *BATCH, WEIGHTS), loss(model, *BATCH, WEIGHTS._replace(**{silent: 0.0}))
+    assert getattr(part, silent).item() == 0
+    kept = {"energy", "variance", "covariance"} - {silent}
+    assert {name: getattr(part, name) for name in kept} == {name: getattr(full, name) for name in kept}
+    torch.testing.assert_close(part.total, full.total - getattr(WEIGHTS, silent) * getattr(full, silent))
+
+
+def test_energy_alone_needs_no_statistics_and_leaves_the_expanders_alone(model):
+    terms = loss(model, *(tensor[:1] for tensor in BATCH), Weights(1.0, 0.0, 0.0, math.inf))
+    assert terms.total == terms.energy > 0
+    assert terms.variance == terms.covariance == 0
+    terms.total.backward()
+    assert all(parameter.grad is None for parameter in model.expander_x.parameters())
+
+
+def test_both_branches_are_kept_informative(model):
+    x, a, y = BATCH
+    both = loss(model, x, a, y, WEIGHTS).variance
+    for collapsed in ((0 * x, a, y), (x, a, 0 * y)):
+        assert loss(model, *collapsed, WEIGHTS).variance > both + 0.1
+
+
+@pytest.mark.parametrize("expander", ["identity", {"name": "expander", "hidden": [4]}])
+@pytest.mark.parametrize("name", ["variance", "covariance"])
+def test_batch_of_one_is_refused(name, expander):
+    model = build.model(configure({"expander": expander}), seed=0)
+    weights = Weights(1.0, 0.0, 0.0, math.inf)._replace(**{name: 1.0})
+    with pytest.raises(ValueError, match="^(v: expected .* at least 2 samples|Expected more than 1 value per channel)"):
+        loss(model, torch.ones(1, 2), torch.zeros(1, 0), torch.ones(1, 2), weights)
+
+
+@pytest.mark.parametrize("where", [0, 2])
+@pytest.mark.parametrize("weights, argument", [
+    (Weights(1.0, 0.0, 0.0, math.inf), "cost"),
+    (Weights(1.0, 1.0, 0.0, 1.0), "v"),
+    (Weights(1.0, 0.0, 1.0, 1.0), "v"),
+])  # fmt: skip
+def test_batch_that_is_not_finite_is_refused(model, where, weights, argument):
+    batch = [tensor.clone() for tensor in BATCH]
+    batch[where][3, 1] = math.nan
+    with pytest.raises(ValueError, match=f"^{argument}: expected .*numbers|^{argument}: expected finite entries"):
+        loss(model, *batch, weights)

@@ -1,0 +1,230 @@
+"""Minimizers against brute force, closed forms and scikit-learn; what they owe to every cost.
+
+Factors stated beforehand: for n targets scikit-learn's Lasso minimizes ‖y − Wz‖² / (2n) + a ‖z‖₁, our cost divided by
+2n at α = 2n a.
+"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Lasso
+
+from jepa.energy import energy
+from jepa.minimize import exhaustive, fista, gradient, l1
+
+SEEDS = st.integers(0, 10_000)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def double_well(z):
+    """Minima near −1 and +1; the left one is deeper."""
+    return ((z.square() - 1).square() + 0.3 * z).sum(-1)
+
+
+def waves(y):
+    """A cost of period 2π for every row of y [B, 6], its slope at most Σ k |a_k|; sums alone, to the bit per row."""
+    weights, phases = y[:, :3], y[:, 3:]
+
+    def cost(z):
+        total = 0
+        for k in range(3):
+            total = total + weights[:, None, k] * torch.cos((k + 1) * z[..., 0] + phases[:, None, k])
+        return total
+
+    return cost
+
+
+def descend(cost, start, steps=200):
+    return gradient(cost, start, steps)
+
+
+def shrink(cost, start, steps=200):
+    """FISTA without a penalty."""
+    return fista(cost, l1(0.0), start, steps)
+
+
+@PROPERTY
+@given(SEEDS, st.integers(1, 5), st.integers(1, 6), st.booleans())
+def test_exhaustive_is_a_loop_over_candidates(seed, problems, count, shared):
+    candidates = normal(1 if shared else problems, count, 2, seed=seed).round(decimals=1)
+    y = normal(problems, 2, seed=seed + 1)
+    found = exhaustive(lambda z: energy(y, z), candidates)
+    for b in range(problems):
+        values = [float((y[b] - z).square().sum()) for z in candidates[0 if shared else b]]
+        assert found.value[b].item() == pytest.approx(min(values), rel=1e-12)
+        assert torch.equal(found.argmin[b], candidates[0 if shared else b, values.index(min(values))])
+    assert torch.equal(found.trace, found.value.unsqueeze(0))
+
+
+def test_exhaustive_takes_the_first_of_a_tie():
+    candidates = torch.tensor([[[3.0], [-1.0], [1.0], [-1.0]]])
+    assert exhaustive(lambda z: z.square().sum(-1), candidates).argmin.item() == -1.0
+    assert exhaustive(lambda z: z.square().sum(-1), candidates.flip(1)[:, 1:]).argmin.item() == 1.0
+
+
+@PROPERTY
+@given(SEEDS, st.sampled_from([0.0, 0.01, 1.0]), st.sampled_from([1e-6, 0.1, 1e6]))
+def test_gradient_solves_the_ridge_problem_from_any_first_step(seed, alpha, rate):
+    decoder, y = normal(8, 3, seed=seed), normal(5, 8, seed=seed + 1)
+
+    def cost(z):
+        return energy(y, z @ decoder.T, alpha * z.square().sum(-1))
+
+    found = gradient(cost, normal(5, 2, 3, seed=seed + 2), 300, rate)
+    exact = torch.linalg.solve(decoder.T @ decoder + alpha * torch.eye(3), decoder.T @ y.T).T
+    torch.testing.assert_close(found.value, cost(exact.unsqueeze(1)).squeeze(1), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(found.argmin, exact, rtol=0, atol=1e-3)
+
+
+@PROPERTY
+@given(SEEDS, st.sampled_from([0.0, 0.1, 0.5, 3.0]))
+def test_fista_thresholds_an_orthonormal_code(seed, alpha):
+    decoder, _ = torch.linalg.qr(normal(8, 3, seed=seed))
+    y = normal(5, 8, seed=seed + 1)
+    found = fista(lambda z: energy(y, z @ decoder.T), l1(alpha), normal(5, 1, 3, seed=seed + 2))
+    code = y @ decoder
+    exact = code.sign() * (code.abs() - alpha / 2).clamp(min=0)
+    torch.testing.assert_close(found.argmin, exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.value, (y - exact @ decoder.T).square().sum(-1) + alpha * exact.abs().sum(-1))
+
+
+@pytest.mark.parametrize("targets, latents", [(12, 5), (6, 10)])
+@pytest.mark.parametrize("alpha", [0.3, 2.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fista_is_the_lasso_of_scikit_learn(targets, latents, alpha, seed):
+    scales = torch.linspace(0.5, 2, latents)
+    decoder, y = normal(targets, latents, seed=seed) * scales, normal(4, targets, seed=seed + 9)
+    witness = Lasso(alpha=alpha / (2 * targets), fit_intercept=False, tol=1e-14, max_iter=100_000)
+    witness.fit(decoder.numpy(), y.T.numpy())
+    theirs = torch.from_numpy(witness.coef_)
+    found = fista(lambda z: energy(y, z @ decoder.T), l1(alpha), torch.zeros(4, 1, latents).double(), steps=2000)
+    value = (y - theirs @ decoder.T).square().sum(-1) + alpha * theirs.abs().sum(-1)
+    torch.testing.assert_close(found.value, value, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.argmin, theirs, rtol=0, atol=1e-5)
+    assert ((found.argmin.abs() < 1e-8) == (theirs.abs() < 1e-8)).all()
+
+
+@pytest.mark.parametrize("lipschitz", [1e-12, 1e-3, 1.0, 300.0, 1e4])
+def test_fista_forgives_a_bad_first_guess_of_the_constant(lipschitz):
+    scales = torch.tensor([1.0, 3.0, 10.0], dtype=torch.float64)  # the slope's constant is 200
+    y, start = normal(6, 3), normal(6, 2, 3, seed=1)
+    found = fista(lambda z: energy(y, z * scales), l1(0.5), start, 2000, lipschitz)
+    exact = y.sign() * (y.abs() - 0.25 / scales).clamp(min=0) / scales
+    torch.testing.assert_close(found.argmin, exact, rtol=0, atol=1e-6)
+
+
+def test_fista_falls_with_the_square_of_the_steps():
+    # Beck & Teboulle 2009, theorem 4.4: the gap after k steps is at most 2 L ‖z₀ − z*‖² / (k + 1)². Here L = 2, and
+    # without momentum the gap after 150 steps is 7 times that.
+    curvature, start = torch.tensor([1, 1 / 300]).double(), torch.tensor([[[0.1, 1.0]]]).double()
+    trace = shrink(lambda z: (curvature * z.square()).sum(-1), start, 150).trace[:, 0]
+    assert (trace <= 4 * 1.01 / torch.arange(1, 152) ** 2).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0])
+def test_proximal_map_of_l1_minimizes_what_it_stands_for(alpha):
+    penalty, step = l1(alpha), torch.tensor([0.4], dtype=torch.float64)
+    u = torch.linspace(-3, 3, 6001, dtype=torch.float64).unsqueeze(1)
+    for z in torch.tensor([-2.5, -0.3, 0.0, 0.2, 1.1], dtype=torch.float64).split(1):
+        best = u[(penalty.value(u) + (u - z).square().sum(-1) / (2 * step)).argmin()]
+        torch.testing.assert_close(penalty.proximal(z, step), best, rtol=0, atol=6e-4)
+    assert penalty.value(torch.tensor([-2.0, 3.0])).item() == pytest.approx(5 * alpha)
+
+
+@pytest.mark.parametrize("minimizer", [descend, shrink])
+def test_restarts_find_the_deeper_well(minimizer):
+    right, both = torch.full((1, 1, 1), 1.2).double(), torch.tensor([[[1.2], [-0.7]]]).double()
+    assert minimizer(double_well, right).argmin.item() == pytest.approx(0.960, abs=1e-3)
+    for start in (both, both.flip(1)):
+        assert minimizer(double_well, start).argmin.item() == pytest.approx(-1.036, abs=1e-3)
+
+
+@PROPERTY
+@given(SEEDS)
+@pytest.mark.parametrize("minimizer", [descend, shrink])
+def test_minimum_is_that_of_a_fine_grid(minimizer, seed):
+    y, count = normal(4, 6, seed=seed), 20_000
+    cost, restarts = waves(y), torch.linspace(0, 2 * math.pi, 25, dtype=torch.float64)[:-1].view(1, 24, 1)
+    found = minimizer(cost, restarts.expand(4, -1, -1), 60)
+    on_grid = cost(torch.linspace(0, 2 * math.pi, count, dtype=torch.float64).view(1, -1, 1)).amin(1)
+    steepest = (y[:, :3].abs() * torch.tensor([1, 2, 3])).sum(1)
+    assert (found.value <= on_grid + 1e-7).all()
+    assert (found.value >= on_grid - steepest * math.pi / count).all()
+
+
+@PROPERTY
+@given(SEEDS, st.integers(0, 30))
+@pytest.mark.parametrize("minimizer", [exhaustive, descend, shrink])
+def test_value_is_the_cost_of_the_argmin_and_the_trace_ends_there(minimizer, seed, steps):
+    cost, start = waves(normal(3, 6, seed=seed)), 4 * normal(3, 2, 1, seed=seed + 1)
+    found = minimizer(cost, start) if minimizer is exhaustive else minimizer(cost, start, steps)
+    torch.testing.assert_close(found.value, cost(found.argmin.unsqueeze(1)).squeeze(1), rtol=1e-12, atol=1e-12)
+    assert torch.equal(found.trace[-1], found.value)
+    assert (found.trace.diff(dim=0) <= 0).all()
+    assert torch.equal(found.trace[0], cost(start).amin(1))
+    assert len(found.trace) == (1 if minimizer is exhaustive else steps + 1)
+
+
+@pytest.mark.parametrize("minimizer", [exhaustive, descend, shrink])
+def test_problems_of_a_batch_are_independent(minimizer):
+    y, start = normal(5, 6), normal(5, 3, 1, seed=1)
+    y[0] *= 1000  # one problem that needs far smaller steps
+    together = minimizer(waves(y), start)
+    for b in range(5):
+        alone = minimizer(waves(y[b : b + 1]), start[b : b + 1])
+        assert torch.equal(alone.argmin[0], together.argmin[b])
+        assert torch.equal(alone.trace[:, 0], together.trace[:, b])
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+@pytest.mark.parametrize("minimizer", [exhaustive, descend, shrink])
+def test_result_carries_no_graph(minimizer, mode):
+    weight, start = torch.ones(2, requires_grad=True), normal(3, 2, 2).float().requires_grad_()
+    with mode():
+        found = minimizer(lambda z: (weight * z - 1).square().sum(-1), start)
+    assert not any(tensor.requires_grad for tensor in found)
+    assert weight.grad is None and start.grad is None
+
+
+def test_step_to_where_the_cost_is_undefined_is_taken_back():
+    def cost(z):
+        return (z - z.log()).sum(-1)  # nan below 0, where the first steps lead
+
+    start = torch.full((1, 1, 1), 3.0, dtype=torch.float64)
+    for found in (gradient(cost, start, 100, rate=10.0), fista(cost, l1(0.0), start, 100, lipschitz=0.1)):
+        assert found.argmin.item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("minimizer", [exhaustive, descend, shrink])
+def test_cost_that_is_not_a_number_is_refused(minimizer):
+    with pytest.raises(ValueError, match="^cost: expected numbers, found nan in 1 of 4 values"):
+        minimizer(lambda z: z.log().sum(-1), torch.tensor([[[-1.0], [1.0]], [[2.0], [3.0]]]))
+
+
+@pytest.mark.parametrize("minimizer, argument", [(exhaustive, "candidates"), (descend, "start"), (shrink, "start")])
+@pytest.mark.parametrize("shape", [(3, 0, 2), (3, 2)])
+def test_shape_without_a_candidate_is_refused(minimizer, argument, shape):
+    with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[B, ., Z\].* found \[3, "):
+        minimizer(lambda z: z.square().sum(-1), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("minimizer", [descend, shrink])
+def test_negative_steps_are_refused(minimizer):
+    with pytest.raises(ValueError, match="^steps: expected at least 0, found -1"):
+        minimizer(double_well, torch.zeros(1, 1, 1), -1)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
+def test_constants_of_fista_are_checked(wrong):
+    with pytest.raises(ValueError, match="^lipschitz: expected a number above 0"):
+        fista(double_well, l1(1.0), torch.zeros(1, 1, 1), lipschitz=wrong)
+    if wrong != 0:
+        with pytest.raises(ValueError, match="^alpha: expected a number of at least 0"):
+            l1(wrong)

@@ -1,0 +1,84 @@
+"""No process outlives the one that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+POOL = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from jepa.processes import die_with_parent
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    with ProcessPoolExecutor(2, mp_context=context, initializer=die_with_parent) as pool:
+        workers = {pool.submit(os.getpid).result() for _ in range(20)}
+        print(*workers, flush=True)
+        time.sleep(60)
+"""
+CHAIN = """
+import subprocess, sys
+child = "from jepa.processes import die_with_parent; die_with_parent(); import os, time; print(os.getpid(), flush=True)"
+subprocess.run([sys.executable, "-c", child + "; time.sleep(60)"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_workers_of_a_killed_process_end(tmp_path, method):
+    (tmp_path / "pool.py").write_text(POOL)
+    expect_end([sys.executable, str(tmp_path / "pool.py"), method])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_child_of_a_killed_process_ends():
+    expect_end([sys.executable, "-c", CHAIN])
+
+
+def expect_end(command: list[str]) -> None:
+    """Start a process that prints those of its children, kill it, and wait until none is left of its group."""
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    try:
+        assert all(alive(int(pid)) for pid in parent.stdout.readline().split())
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        wait(lambda: not members(parent.pid))
+    finally:
+        parent.stdout.close()
+        for pid in members(parent.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def members(session: int) -> list[int]:
+    """Return the living processes of a session."""
+    pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    return [pid for pid in pids if alive(pid) and int(status(pid)[3]) == session]
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that ended and waits to be collected does not."""
+    return status(pid)[0] not in ("Z", "X")
+
+
+def status(pid: int) -> list[str]:
+    """Return state, parent, group, session and more of a process (proc(5), stat)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X", "0", "0", "0"]
+
+
+def wait(condition, seconds: float = 20) -> None:
+    """Wait until a condition holds, fail if it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)

@@ -1,0 +1,306 @@
+"""A study: what does not exist stops it before anything runs; what it leaves is what the ledger reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+from jepa import data
+from jepa.config import Part
+from jepa.lab import ledger, paths, study, style
+from jepa.lab.study import Study
+from jepa.measures.intervals import interval
+
+NAME = "09_tiny"
+VARIANT = {
+    "claim": "E1",
+    "data": "plane/small",
+    "levels": {2: {"latent.size": 2}, 4: {"latent.size": 4}},
+    "config": {
+        "latent": {"name": "discrete"},
+        "predictor": {"hidden": [8]},
+        "train": {"steps": 10, "batch": 8},
+        "measure": {"names": ["area", "codes"], "contexts": 1, "grid": 8},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """Return the root of a checkout with one notebook's variants and one small set."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("dvc.yaml", "data.dvc"):
+        shutil.copy(ROOT / name, root)
+    for file, profile in (("params.yaml", "cpu"), ("experiments/smoke/params.yaml", "smoke")):
+        settings = {"profile": profile, "device": "cpu", "workers": 1, "tiny": {"seeds": 2, "overrides": {}}}
+        write(root / file, settings)
+    write(root / "experiments" / NAME / "tiny.yaml", VARIANT)
+    world = {"name": "plane", "spread": 0.125}
+    write(root / "experiments" / "data.yaml", {"plane/small": {"world": world, "count": 64, "seed": 1}})
+    shutil.copy(ROOT / "experiments" / "claims.yaml", root / "experiments")
+    data.write(root / "data" / "plane" / "small", Part.of(world), 64, seed=1)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def here(checkout, monkeypatch):
+    """Work in the checkout."""
+    monkeypatch.chdir(checkout)
+
+
+def write(file, content):
+    """Write a YAML file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(content))
+
+
+def tiny(out="build/out", profile="cpu", seeds=None, overrides=None):
+    """Return a study of the small notebook."""
+    return Study(NAME, profile, seeds, overrides or {}, out)
+
+
+@pytest.fixture
+def done(checkout):
+    """Return a study whose runs are done; only the first one trains."""
+    finished = tiny()
+    finished.run()
+    return finished
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"profile": "cppu"}, "profile: expected one of cpu, smoke, found 'cppu'"),
+        *[
+            ({"seeds": seeds}, f"seeds: expected a whole number of at least 1, found {seeds}")
+            for seeds in (0, -1, 2.5, True)
+        ],
+        ({"overrides": {"train.stesp": 5}}, "setting 'train.stesp'.*did you mean 'steps'"),
+        ({"overrides": {"tain": {"steps": 5}}}, "setting 'tain'.*did you mean 'train'"),
+        ({"overrides": {"train.steps": "5"}}, "train.steps: expected int, found '5'"),
+        ({"overrides": {"train.batch": 1}}, "train.batch: expected at least 2"),
+    ],
+    ids=str,
+)
+def test_what_does_not_exist_stops_the_study_before_it_begins(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**arguments)
+
+
+def test_variant_that_does_not_exist_is_named_with_those_that_do():
+    with pytest.raises(ValueError, match="variant: expected one of tiny_2, tiny_4, found 'tinny_2'; did you mean"):
+        tiny().run("tiny_4", "tinny_2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"levles": {}}, "other.yaml: key 'levles'.*did you mean 'levels'"),
+        ({"data": "plane/smal"}, "other.yaml: data: expected one of plane/small, found 'plane/smal'"),
+        ({"config": {"train": {"setps": 3}}}, "other.yaml: setting 'train.setps'.*did you mean 'steps'"),
+        ({"levels": {1: {"latent.size": 1}, 2: {"tren.steps": 1}}}, "other.yaml: setting 'tren'.*'train'"),
+        ({"config": [1]}, "other.yaml: settings: expected a mapping"),
+    ],
+    ids=lambda change: next(iter(change)) if isinstance(change, dict) else None,
+)
+def test_mistake_in_a_variants_file_is_named_with_the_file(checkout, change, message):
+    file = checkout / "experiments" / NAME / "other.yaml"
+    write(file, {**VARIANT, **change})
+    try:
+        with pytest.raises(ValueError, match=message):
+            tiny().run("tiny_4")
+    finally:
+        file.unlink()
+
+
+def test_settings_are_laid_over_each_other_the_nearest_last(checkout):
+    variants = tiny(overrides={"train.steps": 7}).variants
+    assert list(variants) == ["tiny_2", "tiny_4"]
+    for name, variant in variants.items():
+        assert variant.config.latent == Part("discrete", {"size": int(name[-1])})
+        assert variant.config.train.steps == 7 and variant.config.train.batch == 8
+        assert variant.config.world == Part("plane", {"spread": 0.125}) and variant.claim == "E1"
+    assert len(tiny(seeds=5).seeds) == 5 and len(tiny().seeds) == 2
+
+
+def test_table_has_a_row_for_every_variant_seed_and_number(done):
+    table = done.table
+    assert list(table.columns) == ["claim", "variant", "seed", "metric", "value", "count"]
+    keys = set(zip(table.variant, table.seed, table.metric, strict=True))
+    metrics = {"reference_energy", "low_energy_share", "true_pairs_low", "minima_per_code", "mode_recall", "codes_used"}
+    assert keys == {(name, seed, metric) for name in ("tiny_2", "tiny_4") for seed in (0, 1) for metric in metrics}
+    assert len(keys) == len(table) and set(table.claim) == {"E1"}
+    assert set(table[table.metric == "true_pairs_low"]["count"]) == {64}
+    assert table[table.metric == "codes_used"]["count"].isna().all()
+
+
+def test_named_variants_run_alone_and_again_without_a_second_row():
+    partial = tiny()
+    assert set(partial.run("tiny_4").variant) == {"tiny_4"}
+    table = partial.run()
+    assert not table.duplicated(["variant", "seed", "metric"]).any() and set(table.variant) == {"tiny_2", "tiny_4"}
+
+
+def test_values_wide_and_long_are_the_table_looked_at_differently(done):
+    table = done.table
+    rows = table[(table.metric == "low_energy_share") & (table.variant == "tiny_4")]
+    values = done.values("low_energy_share", "tiny_4")
+    assert values.to_dict() == dict(zip(rows.seed, rows.value, strict=True)) and len(values) == 2
+    wide = done.wide("low_energy_share", "tiny_4", "tiny_2")
+    assert list(wide.columns) == ["tiny_4", "tiny_2"] and wide.tiny_4.to_dict() == values.to_dict()
+    long = done.long("low_energy_share", "tiny_4", "tiny_2")
+    assert list(long.variant) == ["tiny_4", "tiny_4", "tiny_2", "tiny_2"]
+    assert long.value.tolist() == [*wide.tiny_4, *wide.tiny_2]
+
+
+@pytest.mark.parametrize(("metric", "variant"), [("low_energy_shar", "tiny_4"), ("low_energy_share", "tiny_5")])
+@pytest.mark.parametrize("look", ["values", "wide", "long"])
+def test_metric_that_was_not_measured_is_an_error(done, look, metric, variant):
+    with pytest.raises(ValueError, match=f"found '{metric}, {variant}'; did you mean 'low_energy_share, tiny_[24]'"):
+        getattr(done, look)(metric, variant)
+
+
+@pytest.mark.parametrize("look", ["world", "held_out", "volumes", "model"])
+def test_variant_that_is_looked_at_has_to_exist(done, look):
+    with pytest.raises(ValueError, match="variant.*: expected one of tiny_2.*, found 'tiny_3.*did you mean 'tiny_[24]"):
+        getattr(done, look)("tiny_3")
+
+
+def test_model_has_to_be_trained_first():
+    with pytest.raises(ValueError, match="variant, seed: expected one of none, found 'tiny_2, 0'"):
+        tiny().model("tiny_2")
+
+
+def test_notebook_needs_its_section_in_the_profile():
+    with pytest.raises(ValueError, match="params.yaml: section of notebook '09_tny'.*did you mean 'tiny'"):
+        Study("09_tny", "cpu", None, {}, "build/out")
+
+
+def test_added_numbers_stand_beside_the_measured_ones(done):
+    before = done.table
+    ratio = done.values("low_energy_share", "tiny_4") / done.values("low_energy_share", "tiny_2")
+    done.add("E1", "tiny_4", "volume_ratio", ratio)
+    done.add("E2", "tiny", "slope", {1: 0.25, 0: 1 / 3})
+    pd.testing.assert_frame_equal(done.table.head(len(before)), before)
+    assert done.values("volume_ratio", "tiny_4").tolist() == [float(f"{value:.6g}") for value in ratio]
+    assert done.values("slope", "tiny").to_dict() == {0: 0.333333, 1: 0.25}
+
+
+def test_summary_is_the_interval_over_seeds(done):
+    done.add("E1", "tiny_4", "volume_ratio", {0: 0.5, 1: 2.0})
+    done.add("E2", "tiny_4", "volume_ratio", {0: 9.0, 1: 9.0})
+    scales = {"volume_ratio": "log", "mode_recall": "logit"}
+    summary = done.summary("E1", "volume_ratio", "mode_recall", "low_energy_share", scales=scales)
+    assert list(summary.metric) == ["volume_ratio", *["mode_recall"] * 2, *["low_energy_share"] * 2]
+    expected = [interval([0.5, 2.0], "log")]
+    for variant in ("tiny_2", "tiny_4"):
+        counts = done.table[(done.table.metric == "mode_recall") & (done.table.variant == variant)]["count"].astype(int)
+        expected.append(interval(done.values("mode_recall", variant), "logit", counts))
+    expected += [interval(done.values("low_energy_share", variant)) for variant in ("tiny_2", "tiny_4")]
+    assert list(summary[["estimate", "low", "high", "n"]].itertuples(index=False, name=None)) == expected
+
+
+def test_trained_models_and_curves_are_those_of_the_runs(done):
+    model = done.model("tiny_4", 1)
+    x, y = done.held_out("tiny_4").x, done.held_out("tiny_4").y
+    level = 0.01 * done.values("reference_energy", "tiny_4")[1]
+    share = float((model.infer(x, y).value < level).double().mean())
+    assert share == pytest.approx(done.values("true_pairs_low", "tiny_4")[1], abs=1 / 64 + 1e-6)
+    curves = done.curves("tiny_4")
+    assert set(curves.variant) == {"tiny_4"} and curves.groupby("seed").step.max().to_dict() == {0: 10, 1: 10}
+    assert done.world("tiny_4").spread == 0.125
+
+
+def leave(out):
+    """Let a study of finished runs draw, add and finish; return the bytes it leaves."""
+    finished = tiny(out)
+    finished.run()
+    finished.add("E1", "tiny_4", "volume_ratio", {1: 2 / 3, 0: 1e-9})
+    figure, axes = style.panels(1)
+    axes.plot(finished.values("low_energy_share", "tiny_4"))
+    finished.show(figure, "shares")
+    finished.finish()
+    return {file.name: file.read_bytes() for file in (paths.root() / out).rglob("*") if file.is_file()}
+
+
+def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checkout, monkeypatch):
+    monkeypatch.setattr(study, "display", lambda *shown: None)
+    first = leave("build/one")
+    assert set(first) == {"measurements.csv", "metrics.json", "modules.txt", "shares.png"}
+    assert leave("build/two") == first == leave("build/one")
+
+    claims = ledger.read_claims("experiments/claims.yaml")
+    rows = ledger.read_measurements([checkout / "build/one/measurements.csv"], claims)
+    table = pd.DataFrame(rows)
+    assert first["measurements.csv"].startswith(b"claim,variant,seed,metric,value,count\n")
+    assert list(table.columns) == list(done.table.columns) and len(table) == len(done.table) + 2
+    for (variant, metric), group in table.groupby(["variant", "metric"]):
+        values = [1e-9, 0.666667] if metric == "volume_ratio" else done.values(metric, variant).tolist()
+        assert group.value.tolist() == values and group.seed.tolist() == [0, 1]
+
+    metrics = json.loads(first["metrics.json"])
+    assert metrics["volume_ratio"] == {"tiny_4": 0.3333}
+    assert metrics["codes_used"]["tiny_2"] == pytest.approx(done.values("codes_used", "tiny_2").mean(), rel=1e-3)
+    modules = first["modules.txt"].decode().splitlines()
+    assert modules == sorted(set(modules))
+    assert {"jepa", "jepa.lab.study", "jepa.train", "jepa.worlds.plane", "jepa.latents.finite"} <= set(modules)
+
+
+def test_study_without_numbers_leaves_its_modules_only(checkout):
+    tiny("build/none").finish()
+    assert [file.name for file in (checkout / "build/none").rglob("*") if file.is_file()] == ["modules.txt"]
+
+
+def test_full_disk_leaves_the_old_files_whole(done, monkeypatch):
+    done.finish()
+    before = {file.name: file.read_bytes() for file in done.out.rglob("*") if file.is_file()}
+    done.add("E1", "tiny_4", "volume_ratio", {0: 1.0, 1: 1.0})
+
+    replace = os.replace
+
+    def full(source, target):
+        if target.name == "measurements.csv":
+            raise OSError("no space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="no space left"):
+            done.finish()
+    assert {file.name: file.read_bytes() for file in done.out.rglob("*") if file.is_file()} == before
+
+
+def test_smoke_run_shows_the_committed_evidence_and_others_their_own(checkout, monkeypatch):
+    committed = paths.results("cpu", NAME) / "figures" / "wells.png"
+    committed.parent.mkdir(parents=True)
+    committed.write_bytes(b"the committed figure")
+    entry = {"verdict": "holds", "statement": "It is so.", "checks": [{"verdict": "holds"}]}
+    (checkout / "results" / "cpu" / "claims.json").write_text(json.dumps({"E1": entry}))
+    shown = []
+    monkeypatch.setattr(study, "display", shown.append)
+    monkeypatch.setattr(study, "Image", lambda content, **options: SimpleNamespace(data=content))
+    try:
+        for profile, evidence in (("smoke", 1), ("cpu", 0)):
+            shown.clear()
+            one = tiny("build/show", profile=profile)
+            one.show(style.panels(1)[0], "wells")
+            pictures = [item.data for item in shown if hasattr(item, "data") and isinstance(item.data, bytes)]
+            assert [picture == b"the committed figure" for picture in pictures] == [True] * evidence + [False]
+            words = one.verdicts("E1").data
+            assert ("E1 holds" in words and "cpu, committed" in words) == bool(evidence)
+            assert "E1 open" in words or evidence  # nothing is measured here
+    finally:
+        shutil.rmtree(checkout / "results")
+
+
+def test_verdicts_without_committed_ones_are_those_of_the_run(done):
+    done.add("E1", "discrete_1", "minima_per_code", {0: 2.0, 1: 1.0})
+    words = done.verdicts("E1", "E2").data
+    assert "E1 fails</b> (0 of 9 checks hold)" in words and "E2 open" in words and "Profile cpu." in words
