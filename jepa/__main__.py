@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from jepa.config import read_diff
+from jepa.config import read_diff, unknown
 from jepa.runs import Task, execute_all
 from jepa.variants import choose, read
 
@@ -29,7 +29,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         here = Path() if options.profile == "cpu" else Path("experiments") / options.profile
         settings = read_diff(here / "params.yaml")
-        section = settings[options.notebook.partition("_")[2]]
+        name = options.notebook.partition("_")[2]
+        if name not in settings:
+            raise unknown(
+                "notebook", options.notebook, [path.name for path in sorted(Path("experiments").glob("[0-9]*"))]
+            )
+        section = settings[name]
         known = read(Path("experiments") / options.notebook, {"device": settings["device"]}, section["overrides"])
         chosen, seeds = choose(known, tuple(options.variants)), range(options.seeds or section["seeds"])
         tasks = [Task(v.name, v.config, seed, Path("data") / v.data) for v in chosen for seed in seeds]

@@ -14,9 +14,10 @@ import torch
 from torch import Generator, Tensor
 
 from jepa import build
-from jepa.config import Config, Part, unknown
+from jepa.config import Config, Part, make, unknown
 from jepa.data import HeldOut
 from jepa.energy import distance
+from jepa.latents.interface import LatentVariable
 from jepa.measures import landscape
 from jepa.measures.collapse import effective_rank, reference_energy
 from jepa.measures.probes import ridge_probe
@@ -42,6 +43,17 @@ class Subject(NamedTuple):
     generator: Generator
 
 
+def check(config: Config) -> None:
+    """Raise now, before anything is trained, what measuring would raise for names that do not exist.
+
+    Raises: ValueError for a measure or an option of the measuring latent that does not exist.
+    """
+    for name in config.measure.names:
+        if name not in MEASURES:
+            raise unknown("measure.names", name, MEASURES)
+    _measuring_latent(config)
+
+
 def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> list[Row]:
     """Return the rows of all configured measures.
 
@@ -52,11 +64,10 @@ def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> list[R
     generator = Generator().manual_seed(seed)
     with torch.no_grad():
         reference = reference_energy(build.model(on_cpu(config), seed).encoder_y(held_out.y))
+    check(config)
     subject = Subject(config, inferring(config, model), build.world(config), held_out, reference, generator)
     rows = [Row("reference_energy", subject.reference)]
     for name in config.measure.names:
-        if name not in MEASURES:
-            raise unknown("measure.names", name, MEASURES)
         rows += MEASURES[name](subject)
     return rows
 
@@ -70,9 +81,13 @@ def inferring(config: Config, model: JEPA) -> JEPA:
     """Return the model with the latent's inference set as for measuring; the weights are shared."""
     if not config.measure.latent:
         return model
+    return JEPA(model.encoder_x, model.encoder_y, model.predictor, _measuring_latent(config))
+
+
+def _measuring_latent(config: Config) -> LatentVariable:
+    """Return the latent with the options it has in measuring."""
     part = Part(config.latent.name, {**config.latent.options, **config.measure.latent})
-    latent = build.make("latent", part, build.LATENTS)
-    return JEPA(model.encoder_x, model.encoder_y, model.predictor, latent)
+    return make("latent", part, build.LATENTS)
 
 
 def free_energy(model: JEPA, x: Tensor | None) -> landscape.FreeEnergy:

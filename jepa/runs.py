@@ -106,20 +106,19 @@ def execute_all(
                 "a worker process was killed, most often for lack of memory; finished runs are kept, run again to go on"
             ) from error
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # after a failure the rest is not begun
 
 
 def _results(futures: list[Future]) -> list[Run]:
-    """Return the results; on the first failure the rest is not begun."""
-    done, pending = wait(futures, return_when=FIRST_EXCEPTION)
-    for future in pending:
-        future.cancel()
+    """Return the results, or raise the first failure at once."""
+    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
     return [future.result() for future in ([f for f in done if f.exception()] or futures)]
 
 
 def _train_and_measure(task: Task, record: Path) -> None:
     """Train from the last checkpoint, measure, and write the record, last of all and whole."""
     config = task.config
+    evaluate.check(config)
     held_out = load(task.held_out, config.world)
     model = build.model(config, task.seed)
     generator = torch.Generator(device=config.device).manual_seed(task.seed)

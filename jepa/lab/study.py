@@ -12,6 +12,7 @@ Variants are the files of `experiments/<notebook>/`; a profile and a notebook's 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -132,6 +133,8 @@ class Study:
     def curves(self, *variants: str) -> pd.DataFrame:
         """Return the training curves: variant, seed, step and one column a loss term."""
         runs = [run for (name, _), run in self._runs.items() if name in variants]
+        if not runs:
+            raise unknown("variant that was run", ", ".join(variants), {name for name, _ in self._runs})
         return pd.concat([pd.DataFrame(run.curve).assign(variant=run.task.name, seed=run.task.seed) for run in runs])
 
     def summary(self, claim: str, *metrics: str, scales: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -209,6 +212,8 @@ class Study:
     def _keep(self, claim: str, variant: str, *rows: tuple[int, Row]) -> None:
         """Keep measurements, at the six digits that are also written."""
         for seed, (metric, value, count) in rows:
+            if not math.isfinite(value):
+                raise ValueError(f"{claim}, {variant}, {metric}, seed {seed}: expected a finite number, found {value}")
             self._rows.append(Measurement(claim, variant, int(seed), metric, float(f"{value:.6g}"), count))
 
     def _judge(self, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
