@@ -23,7 +23,7 @@ from torch import Tensor
 from jepa.config import Part, make, read_diff
 from jepa.worlds import WORLDS
 
-REMEDY = "to restore it: `dvc checkout data.dvc`, or make it again: `dvc repro data.dvc`"
+REMEDY = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc repro data.dvc`"
 
 
 class HeldOut(NamedTuple):

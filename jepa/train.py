@@ -100,7 +100,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise OSError(f"{path}: could not be written ({error}); the previous file, if any, is untouched") from error
+        raise OSError(
+            f"{path}: could not be written ({error}; most often the disk is full); "
+            "the previous file, if any, is untouched"
+        ) from error
 
 
 def load(path: Path) -> dict[str, Any]:
