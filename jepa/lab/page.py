@@ -68,7 +68,8 @@ def verdicts(claims: Ledger) -> HTML:
         ]
         rows.append([*cells, entry["reason"] or ""])
     columns = ["claim", "verdict", "statement", "source", "notebook", "kind", "seeds", "why open"]
-    return HTML(pd.DataFrame(rows, columns=columns).to_html(index=False, escape=False, border=0, justify="left"))
+    table = pd.DataFrame(rows, columns=columns).to_html(index=False, escape=False, border=0, justify="left")
+    return HTML(table.replace("<td>", '<td style="text-align: left">'))
 
 
 def checks(claims: Ledger) -> HTML:

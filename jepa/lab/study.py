@@ -29,7 +29,7 @@ from jepa import build
 from jepa.config import configure, read_diff, unknown
 from jepa.data import HeldOut, load
 from jepa.evaluate import Row
-from jepa.lab import ledger, paths, style
+from jepa.lab import ledger, page, paths, style
 from jepa.lab.verdict import Measurement, judge_claim
 from jepa.measures.intervals import interval
 from jepa.model import JEPA
@@ -153,10 +153,10 @@ class Study:
         return pd.DataFrame(rows, columns=["metric", "variant", "estimate", "low", "high", "n"])
 
     def show(self, figure: Figure, name: str) -> None:
-        """Save a figure and show it; a smoke run shows the committed one of the cpu profile above its own."""
+        """Save a figure and show it; a smoke run that trained shows the committed one of the cpu profile above it."""
         style.save(figure, self.out / "figures" / f"{name}.png")
         committed = paths.results("cpu", self.notebook) / "figures" / f"{name}.png"
-        if self.profile == "smoke" and committed.is_file():
+        if self.profile == "smoke" and self._runs and committed.is_file():
             display(Markdown(f"**Evidence: profile `cpu`, all seeds** (`{committed.relative_to(paths.root())}`)"))
             display(Image(committed.read_bytes(), width=800))
             display(
@@ -166,15 +166,18 @@ class Study:
 
     def verdicts(self, *claims: str) -> HTML:
         """Return the computed verdicts of claims with their checks; a smoke run shows the committed ones of cpu."""
-        committed = self.profile == "smoke" and self._ledger("cpu").is_file()
-        entries = ledger.load(self._ledger("cpu")) if committed else self._judge(claims)
-        profile = "cpu, committed" if committed else self.profile
+        entries, profile = self._entries(claims)
         lines = [f"<p>Profile {profile}.</p>"]
         for claim in claims:
             held = [check["verdict"] for check in entries[claim]["checks"]]
             count = f"{held.count('holds')} of {len(held)} checks hold"
             lines.append(f"<p><b>{claim} {entries[claim]['verdict']}</b> ({count}). {entries[claim]['statement']}</p>")
         return HTML("\n".join(lines))
+
+    def checks(self, *claims: str) -> HTML:
+        """Return every check of claims with its interval, from where `verdicts` takes them."""
+        entries, profile = self._entries(claims)
+        return HTML(f"<p>Profile {profile}.</p>" + page.checks({claim: entries[claim] for claim in claims}).data)
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Return the ledger of the profile, for smoke that of cpu if it is there. Raises: ValueError if none is."""
@@ -204,6 +207,12 @@ class Study:
     def _variant(self, name: str) -> Variant:
         """Return a variant. Raises: ValueError if there is none of that name."""
         return choose(self.variants, (name,))[0]
+
+    def _entries(self, claims: tuple[str, ...]) -> tuple[dict[str, dict[str, Any]], str]:
+        """Return the ledger's entries by this run, for smoke the committed ones of cpu, and whose they are in words."""
+        if self.profile == "smoke" and self._ledger("cpu").is_file():
+            return ledger.load(self._ledger("cpu")), "cpu, committed"
+        return self._judge(claims), self.profile
 
     def _ledger(self, profile: str) -> Path:
         """Return where the ledger of a profile is."""
