@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from tqdm import tqdm
 
 from jepa.config import read_diff, unknown
+from jepa.lab import paths
 from jepa.runs import Task, execute_all
 from jepa.variants import choose, read
 
@@ -27,19 +27,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, help="default: the profile's")
     options = parser.parse_args(arguments)
     try:
-        here = Path() if options.profile == "cpu" else Path("experiments") / options.profile
-        settings = read_diff(here / "params.yaml")
+        settings = read_diff(paths.profile(options.profile))
         name = options.notebook.partition("_")[2]
         if name not in settings:
-            raise unknown(
-                "notebook", options.notebook, [path.name for path in sorted(Path("experiments").glob("[0-9]*"))]
-            )
+            notebooks = [path.name for path in (paths.root() / "experiments").glob("[0-9]*")]
+            raise unknown("notebook", options.notebook, notebooks)
         section = settings[name]
-        known = read(Path("experiments") / options.notebook, {"device": settings["device"]}, section["overrides"])
+        known = read(paths.variants(options.notebook), {"device": settings["device"]}, section["overrides"])
         chosen, seeds = choose(known, tuple(options.variants)), range(options.seeds or section["seeds"])
-        tasks = [Task(v.name, v.config, seed, Path("data") / v.data) for v in chosen for seed in seeds]
+        tasks = [Task(v.name, v.config, seed, paths.data(v.data)) for v in chosen for seed in seeds]
         with tqdm(total=len(tasks), unit="run") as bar:
-            runs = execute_all(tasks, Path("build/runs"), settings["workers"], bar.update)
+            runs = execute_all(tasks, paths.runs(), settings["workers"], bar.update)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     for run in runs:

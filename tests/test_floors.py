@@ -18,7 +18,8 @@ FLOORS = [
     {"build"},
     {"evaluate"},
     {"runs"},
-    {"lab", "__main__"},
+    {"lab"},
+    {"__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MODULES = {
