@@ -71,8 +71,9 @@ environment: .venv/.done
 	.venv/bin/pip install -q --no-deps -e .
 	@touch .venv/.done
 
-data: | environment
+data: experiments/data.yaml | environment
 	python -m jepa.data --out data
+	@touch data
 
 build/source/%.py: notebooks/%.ipynb experiments/claims.yaml | environment
 	@python -m jepa.lab.source $< $@

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from jepa.config import read_diff, unknown
 from jepa.lab import paths
-from jepa.runs import Task, execute_all
+from jepa.runs import execute_all, tasks
 from jepa.variants import choose, read
 
 
@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         section = settings[name]
         known = read(paths.variants(options.notebook), {"device": settings["device"]}, section["overrides"])
         chosen, seeds = choose(known, tuple(options.variants)), range(options.seeds or section["seeds"])
-        tasks = [Task(v.name, v.config, seed, paths.data(v.data)) for v in chosen for seed in seeds]
-        with tqdm(total=len(tasks), unit="run") as bar:
-            runs = execute_all(tasks, paths.runs(), settings["workers"], bar.update)
+        asked = tasks(known, chosen, seeds, paths.data)
+        with tqdm(total=len(asked), unit="run") as bar:
+            runs = execute_all(asked, paths.runs(), settings["workers"], bar.update)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     for run in runs:

@@ -6,19 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from jepa.config import Config, make, unknown
 from jepa.model import JEPA
 from jepa.worlds import WORLDS
+from jepa.worlds.pairs import Pairs
 
-ENCODERS = {"identity": "jepa.encoders:Identity", "mlp": "jepa.encoders:MLP"}
+ENCODERS = {
+    "identity": "jepa.encoders:Identity",
+    "mlp": "jepa.encoders:MLP",
+    "convolutional": "jepa.encoders:Convolutional",
+}
 PREDICTORS = {"identity": "jepa.predictors:Identity", "mlp": "jepa.predictors:MLP"}
 LATENTS = {
     "none": "jepa.latents.finite:NoLatent",
     "discrete": "jepa.latents.finite:Discrete",
     "low_dimensional": "jepa.latents.low_dimensional:LowDimensional",
 }
-EXPANDERS = {"identity": "jepa.encoders:Identity", "expander": "jepa.encoders:Expander"}
+EXPANDERS = {
+    "identity": "jepa.encoders:Identity",
+    "expander": "jepa.encoders:Expander",
+    "random_features": "jepa.encoders:RandomFeatures",
+}
+INFERENCES = {"minimize": "", "amortized": "jepa.latents.amortized:Amortized"}
 
 
 def world(config: Config) -> Any:
@@ -43,12 +54,13 @@ def model(config: Config, seed: int) -> JEPA:
         else:
             encoder_y = make("encoder_y", config.encoder_y, ENCODERS | {"shared": ""}, inputs=y)
         latent = make("latent", config.latent, LATENTS)
+        inference = _inference(config, encoder_x, encoder_y, latent.width)
         widths = {"inputs": encoder_x.outputs, "outputs": encoder_y.outputs, "action": a, "latent": latent.width}
         predictor = make("predictor", config.predictor, PREDICTORS, **widths)
         expander_x = make("expander", config.expander, EXPANDERS, inputs=encoder_x.outputs)
         shared = encoder_x is encoder_y
         expander_y = expander_x if shared else make("expander", config.expander, EXPANDERS, inputs=encoder_y.outputs)
-    return JEPA(encoder_x, encoder_y, predictor, latent, (expander_x, expander_y)).to(config.device)
+    return JEPA(encoder_x, encoder_y, predictor, latent, (expander_x, expander_y), inference).to(config.device)
 
 
 def source(config: Config, world: Any) -> Callable:
@@ -62,3 +74,39 @@ def source(config: Config, world: Any) -> Callable:
         return pairs._replace(x=pairs.y)
 
     return targets_twice
+
+
+def head(model: JEPA) -> JEPA:
+    """Return what is behind the encoders as a JEPA of its own, on representations; the weights are shared."""
+    expanders = (model.expander_x, model.expander_y)
+    return JEPA(nn.Identity(), nn.Identity(), model.predictor, model.latent, expanders, model.inference)
+
+
+def encoded(model: JEPA, sample: Callable, count: int, generator: torch.Generator) -> Callable:
+    """Return a source of pairs of representations: `count` pairs encoded once, drawn from with replacement.
+
+    Args: model: whose encoders are used as they are; sample: (count, generator) -> pairs; generator: of the pool.
+    """
+    parts = []
+    with torch.no_grad():
+        for first in range(0, count, 512):
+            pairs = sample(min(512, count - first), generator)
+            parts.append((*model.eval().encode(pairs.x, pairs.y), pairs.a))
+    s_x, s_y, actions = (torch.cat(part) for part in zip(*parts, strict=True))
+
+    def draw(count: int, generator: torch.Generator) -> Pairs:
+        """Return pairs of the pool."""
+        rows = torch.randint(len(s_x), (count,), generator=generator, device=s_x.device)
+        return Pairs(s_x[rows], actions[rows], s_y[rows], {})
+
+    return draw
+
+
+def _inference(config: Config, encoder_x: nn.Module, encoder_y: nn.Module, width: int) -> nn.Module | None:
+    """Return the network that infers z, of `width` numbers, or None where z is found by minimizing."""
+    if config.inference.name == "minimize":
+        if config.inference.options:
+            raise unknown("inference: option of 'minimize'", next(iter(config.inference.options)), ())
+        return None
+    target = encoder_y.inputs if config.encoder_y.name == "identity" else encoder_y.outputs
+    return make("inference", config.inference, INFERENCES, context=encoder_x.outputs, target=target, outputs=width)

@@ -1,8 +1,8 @@
 """Configuration: frozen dataclasses, the only place where a default number of a run is written.
 
-A variant or a profile is a *diff* against these defaults: a nested mapping that names only what differs. Keys that do
-not exist raise. Parts with a free choice of kind (world, encoders, predictor, latent, expander) are given by `name`
-plus the options of that kind; `jepa.build` checks the options against the kind's own signature.
+A variant or a profile is a *diff* against these defaults, a nested mapping that names only what differs. Parts with a
+free choice of kind (world, encoders, predictor, latent, inference, expander) are given by `name` plus the options of
+that kind; `jepa.build` checks them against the kind's own signature. Keys that do not exist raise.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ class Train:
     steps: int = 1000  # optimizer steps
     batch: int = 128  # pairs per step
     rate: float = 3e-3  # peak learning rate of AdamW
+    beta2: float = 0.999  # share of the past in AdamW's mean of squared gradients
     decay: float = 0.0  # weight decay of AdamW
     clip: float = 10.0  # largest norm of the gradient
+    pool: int = 16384  # pairs that frozen encoders encode once, to train a predictor on
     checkpoint: float = 30.0  # seconds between checkpoints
 
 
@@ -76,6 +78,8 @@ class Measure:
     moves: int = 12  # moves of each walker per level
     epsilon: float = 0.01  # the energy is low where F < epsilon x the reference energy E0
     epsilons: tuple[float, ...] = (1e-2, 1e-3)  # falling thresholds over which a dimension is read
+    samples: int = 4096  # training pairs on which probes and decoders learn
+    decoder: int = 300  # optimizer steps of a decoder to pixels
     latent: Mapping[str, Any] = field(default_factory=dict)  # options of the latent that differ from those in training
 
 
@@ -89,6 +93,7 @@ class Config:
     encoder_y: Part = Part("identity")  # "shared" is the context encoder itself
     predictor: Part = Part("mlp")
     latent: Part = Part("none")
+    inference: Part = Part("minimize")  # of z: by minimizing the energy, or amortized, by a network
     expander: Part = Part("identity")
     loss: Loss = Loss()
     train: Train = Train()
@@ -97,12 +102,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
-        positive = {"train": ("steps", "rate", "clip"), "loss": ("beta", "beta_start", "anneal")}
-        positive["measure"] = ("contexts", "grid", "chains", "moves", "epsilon")
+        positive = {"train": ("steps", "rate", "clip", "pool"), "loss": ("beta", "beta_start", "anneal")}
+        positive |= {"measure": ("contexts", "grid", "chains", "moves", "epsilon", "samples", "decoder")}
         for section, name in ((section, name) for section, names in positive.items() for name in names):
             value = getattr(getattr(self, section), name)
             if not value > 0:
                 raise ValueError(f"{section}.{name}: expected a number above 0, found {value!r}")
+        if not 0 <= self.train.beta2 < 1:
+            raise ValueError(f"train.beta2: expected a share from 0 to below 1, found {self.train.beta2!r}")
         if self.train.batch < 2:
             raise ValueError(f"train.batch: expected at least 2, for its statistics, found {self.train.batch}")
         if self.context not in ("x", "y"):
@@ -168,8 +175,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def fingerprint(*parts: Any) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of the parts written as canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def unknown(what: str, found: str, known: Any) -> ValueError:

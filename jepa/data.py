@@ -29,8 +29,8 @@ REMEDY = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc
 class HeldOut(NamedTuple):
     """A held-out set: pairs with the factors that made them."""
 
-    x: Tensor  # [N, D] contexts, in the world's units
-    y: Tensor  # [N, D] targets
+    x: Tensor  # [N, …] contexts, in the world's units
+    y: Tensor  # [N, …] targets
     factors: dict[str, Tensor]  # name -> [N, F]; integers where the factor is a choice
 
 
@@ -96,8 +96,8 @@ def load(folder: Path, world: Part) -> HeldOut:
         raise ValueError(f"data: expected {folder.name} made by the world {expected}, found {manifest['world']}")
     tensors = {}
     for name, entry in manifest["files"].items():
-        array = torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False).astype(np.int64))
-        tensors[name] = array if entry["quantum"] == 1 else array.float() * entry["quantum"]
+        array = torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False))
+        tensors[name] = array.long() if entry["quantum"] == 1 else array.float() * entry["quantum"]
     return HeldOut(tensors["x"], tensors["y"], tensors)
 
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+
+Shape = int | tuple[int, int, int]  # of what an encoder sees: a width D, or C, H, W of pixels
 
 
 class Identity(nn.Module):
     """The encoder that keeps everything: s = x. With it a JEPA is a generative latent-variable model."""
 
-    def __init__(self, inputs: int, outputs: int | None = None) -> None:
-        """Args: inputs: D; outputs: must equal inputs. Raises: ValueError if it does not."""
+    def __init__(self, inputs: Shape, outputs: int | None = None) -> None:
+        """Args: inputs: D, or C, H, W of pixels; outputs: must be as many. Raises: ValueError if it is not."""
         super().__init__()
-        if outputs not in (None, inputs):
-            raise ValueError(f"outputs: expected {inputs} as at the input of an identity, found {outputs}")
-        self.inputs = self.outputs = inputs
+        self.inputs, self.outputs = inputs, inputs if isinstance(inputs, int) else math.prod(inputs)
+        if outputs not in (None, self.outputs):
+            raise ValueError(f"outputs: expected {self.outputs} as at the input of an identity, found {outputs}")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [..., D] itself."""
-        return x
+        """Return x [..., D] itself, pixels [..., C, H, W] in one row of D = C H W."""
+        return x if isinstance(self.inputs, int) else x.flatten(-3)
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
@@ -48,8 +51,13 @@ class MLP(nn.Module):
     """A multi-layer perceptron, s = W_n φ(… φ(W_1 x + b_1)) + b_n with φ = SiLU."""
 
     def __init__(self, inputs: int, outputs: int, hidden: Sequence[int] = (64, 64)) -> None:
-        """Args: inputs, outputs: widths; hidden: of the hidden layers. Raises: ValueError for a width below 1."""
+        """Args: inputs, outputs: widths; hidden: of the hidden layers.
+
+        Raises: ValueError for a width below 1, or for pixels.
+        """
         super().__init__()
+        if not isinstance(inputs, int):
+            raise ValueError(f"inputs: expected a width, found pixels {list(inputs)}, which a convolutional one reads")
         self.inputs, self.outputs = inputs, outputs
         self.layers = perceptron([inputs, *hidden, outputs])
 
@@ -58,6 +66,71 @@ class MLP(nn.Module):
         if x.shape[-1] != self.inputs:
             raise ValueError(f"x: expected {self.inputs} features on the last axis, found shape {list(x.shape)}")
         return self.layers(x)
+
+
+class Convolutional(nn.Module):
+    """Patches, strided convolutions and a perceptron, s = W_2 φ(W_1 φ(conv … φ(patches(x)))) with φ = SiLU.
+
+    The first layer sees patches that overlap by half, every further one halves the picture.
+    """
+
+    def __init__(
+        self, inputs: Shape, outputs: int, channels: Sequence[int] = (16, 32), patch: int = 4, hidden: int = 512
+    ) -> None:
+        """Args: inputs: C, H, W; outputs: D; channels: of each convolution; patch: distance of the patches, half
+        their side, in pixels; hidden: width of the perceptron's hidden layer.
+
+        Raises: ValueError if there are no pixels, a width is below 1, or the picture cannot be cut into patches.
+        """
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        depth, height, width = _pixels(inputs, patch)
+        if not channels or min(*channels, hidden, outputs) < 1:
+            what = "expected widths of at least 1 and at least one convolution"
+            raise ValueError(f"channels, hidden, outputs: {what}, found {list(channels)}, {hidden}, {outputs}")
+        height, width = height // patch, width // patch
+        layers: list[nn.Module] = [nn.Conv2d(depth, channels[0], 2 * patch, patch, patch // 2), nn.SiLU()]
+        for wide, narrow in zip(channels[:-1], channels[1:], strict=True):
+            layers += [nn.Conv2d(wide, narrow, 3, stride=2, padding=1), nn.SiLU()]
+            height, width = (height + 1) // 2, (width + 1) // 2
+        for layer in layers[::2]:
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), perceptron([channels[-1] * height * width, hidden, outputs]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return s [B, D] of x [B, C, H, W], or of its pixels in one row. Raises: ValueError for another shape."""
+        if math.prod(x.shape[1:]) != math.prod(self.inputs):
+            raise ValueError(f"x: expected [B, {', '.join(map(str, self.inputs))}], found shape {list(x.shape)}")
+        return self.layers(x.view(-1, *self.inputs))
+
+
+class RandomFeatures(nn.Module):
+    """The expander v = (s, max(0, W s + b)) with W and b drawn once and never trained.
+
+    Decorrelating random non-linear features is what makes the components of s independent (Mialon et al. 2022). A
+    trained expander does so too, but it may also scale s up, and then the energy shrinks at no cost; one that is not
+    trained passes the criteria's scale on to s.
+    """
+
+    def __init__(self, inputs: int, features: int = 128, scale: float = 2.0) -> None:
+        """Args: inputs: D; features: of the random layer, E = D + features; scale: standard deviation of W s for s of
+        standard deviation 1.
+
+        Raises: ValueError for a width below 1.
+        """
+        super().__init__()
+        if min(inputs, features) < 1:
+            raise ValueError(f"inputs, features: expected widths of at least 1, found {inputs}, {features}")
+        self.inputs, self.outputs = inputs, inputs + features
+        self.register_buffer("weight", torch.randn(features, inputs) * scale / math.sqrt(inputs))
+        self.register_buffer("bias", torch.randn(features))
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Return v [B, E] of s [B, D]. Raises: ValueError if the feature axis does not fit."""
+        if s.shape[-1] != self.inputs:
+            raise ValueError(f"s: expected {self.inputs} features on the last axis, found shape {list(s.shape)}")
+        return torch.cat([s, nn.functional.linear(s, self.weight, self.bias).relu()], -1)
 
 
 class Expander(nn.Module):
@@ -83,3 +156,13 @@ class Expander(nn.Module):
         if s.shape[-1] != self.inputs:
             raise ValueError(f"s: expected {self.inputs} features on the last axis, found shape {list(s.shape)}")
         return self.layers(s)
+
+
+def _pixels(inputs: Shape, patch: int) -> tuple[int, int, int]:
+    """Return C, H, W. Raises: ValueError if `inputs` is no picture, or none that patches tile."""
+    if isinstance(inputs, int):
+        raise ValueError(f"inputs: expected pixels, C, H, W, found a width of {inputs}")
+    depth, height, width = inputs
+    if patch < 2 or patch % 2 or height % patch or width % patch:
+        raise ValueError(f"patch: expected an even number that divides {height} and {width}, found {patch}")
+    return depth, height, width

@@ -40,14 +40,15 @@ class JEPA(nn.Module):
         predictor: nn.Module,
         latent: LatentVariable,
         expanders: tuple[nn.Module, nn.Module] | None = None,
+        inference: nn.Module | None = None,
     ) -> None:
         """Args: encoder_x, encoder_y: x -> s_x [B, D_x], y -> s_y [B, D] (the same module: shared weights);
         predictor: (s_x, a, z [B, K, Z]) -> [B, K, D]; latent: z; expanders: s_x -> v_x [B, E_x] and s_y -> v_y
-        [B, E], None for identities.
+        [B, E], None for identities; inference: (s_x, s_y) -> z [B, Z], None to minimize over z.
         """
         super().__init__()
         self.encoder_x, self.encoder_y = encoder_x, encoder_y
-        self.predictor, self.latent = predictor, latent
+        self.predictor, self.latent, self.inference = predictor, latent, inference
         self.expander_x, self.expander_y = expanders or (nn.Identity(), nn.Identity())
 
     def encode(self, x: Tensor, y: Tensor) -> Representations:
@@ -68,23 +69,33 @@ class JEPA(nn.Module):
     def infer(self, x: Tensor, y: Tensor, a: Tensor | None = None) -> Minimum:
         """Return ž, F(x, y) and the trace of the inference, without gradient (LeCun 2022, equations 11 and 12)."""
         with torch.no_grad():
-            return self.latent.infer(self.cost(self.encode(x, y), a))
+            return self.minimum(self.encode(x, y), a)
+
+    @torch.no_grad()
+    def minimum(self, s: Representations, a: Tensor | None = None) -> Minimum:
+        """Return ž, F and the trace for representations; a single context s_x [1, D_x] serves all targets."""
+        cost = self.cost(s, a)
+        if self.inference is None:
+            return self.latent.infer(cost)
+        z = self.inference(*s)
+        value = cost(z.unsqueeze(1)).squeeze(1)
+        return Minimum(z, value, value[None])
 
     def free_energy(self, s: Representations, a: Tensor | None = None, beta: float = math.inf) -> Tensor:
         """Return F_β [B] with the gradient of the weights (LeCun 2022, equation 12).
 
-        For β = ∞ that is the gradient of the energy at ž, held fixed (the envelope theorem).
+        For β = ∞ that is the gradient of the energy at ž, held fixed (the envelope theorem); where a network infers
+        ž, the gradient reaches that network too.
 
         Args: s: representations; a: [B, A]; beta: inverse temperature, one over the energy's unit.
         Raises: ValueError for a finite beta where z has no finite list of values.
         """
         cost = self.cost(s, a)
         if not math.isinf(beta):
-            if self.latent.codes is None:
-                raise ValueError(f"beta: expected infinity, because this latent cannot be summed over, found {beta}")
+            if self.latent.codes is None or self.inference is not None:
+                raise ValueError(f"beta: expected infinity, because this latent is not summed over, found {beta}")
             return free_energy(cost(self.latent.codes.unsqueeze(0)), beta)
-        with torch.no_grad():
-            z = self.latent.infer(cost).argmin
+        z = self.minimum(s, a).argmin if self.inference is None else self.inference(*s)
         return cost(z.unsqueeze(1)).squeeze(1)
 
     def predictions(self, x: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:

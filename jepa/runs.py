@@ -12,8 +12,8 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
@@ -22,15 +22,16 @@ from typing import Any, NamedTuple
 import torch
 
 from jepa import build, evaluate
-from jepa.config import Config, fingerprint, to_dict
+from jepa.config import Config, Loss, Train, fingerprint, to_dict
 from jepa.data import load, verify
 from jepa.model import JEPA
 from jepa.processes import die_with_parent
-from jepa.train import fit, restore
+from jepa.train import Curve, fit, restore, save
 from jepa.train import load as load_checkpoint
+from jepa.variants import Variant
 
 BESIDE = ("lab", "__main__.py", "runs.py", "variants.py")  # source that decides no result
-MEASURING = (*BESIDE, "measures", "evaluate.py")  # source that decides no training
+MEASURING = (*BESIDE, "measures", "evaluate")  # source that decides no training
 
 
 class Task(NamedTuple):
@@ -40,6 +41,7 @@ class Task(NamedTuple):
     config: Config
     seed: int
     held_out: Path  # folder of the held-out set
+    frozen: Task | None = None  # the run whose trained encoders this one keeps as they are
 
 
 class Run(NamedTuple):
@@ -52,16 +54,35 @@ class Run(NamedTuple):
     folder: Path
 
 
+def tasks(
+    variants: Mapping[str, Variant], chosen: Sequence[Variant], seeds: Iterable[int], data: Callable[[str], Path]
+) -> list[Task]:
+    """Return a task for every chosen variant and seed.
+
+    Args: variants: all of the notebook by name, among them those whose encoders the chosen ones keep; data: the folder
+        of a held-out set by its name.
+    """
+
+    def task(variant: Variant, seed: int) -> Task:
+        """Return the task of a variant, with that of the encoders it keeps."""
+        frozen = task(variants[variant.frozen], seed) if variant.frozen else None
+        return Task(variant.name, variant.config, seed, data(variant.data), frozen)
+
+    seeds = list(seeds)
+    return [task(variant, seed) for variant in chosen for seed in seeds]
+
+
 def execute(task: Task, store: Path) -> Run:
     """Return the run, from the store if it is there, else trained, measured and stored.
 
     Raises: ValueError as training, measuring or the data do, with the run's name and seed in front.
     """
     try:
-        folder = store / _training_key(task)
+        folder = _folder(task, store)
         record = folder / f"measured-{_measuring_key(task)}.json"
         if not record.is_file():
-            _train_and_measure(task, record)
+            frozen = None if task.frozen is None else trained(execute(task.frozen, store))
+            _train_and_measure(task, record, frozen)
         result = _read(record)
     except (ValueError, OSError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
@@ -95,12 +116,8 @@ def execute_all(
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload(["jepa.runs"])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        futures = [pool.submit(execute, task, store) for task in tasks]
-        if progress is not None:
-            for future in futures:
-                future.add_done_callback(lambda _: progress(1))
         try:
-            return _results(futures)
+            return _results(_submit(pool, tasks, store, progress or (lambda _: None)))
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a worker process was killed, most often for lack of memory; finished runs are kept, run again to go on"
@@ -109,21 +126,47 @@ def execute_all(
             pool.shutdown(cancel_futures=True)  # after a failure the rest is not begun
 
 
+def _submit(
+    pool: ProcessPoolExecutor, tasks: Sequence[Task], store: Path, progress: Callable[[int], None]
+) -> list[Future]:
+    """Return the futures of all tasks; one that keeps the encoders of another begins when that one is done."""
+    keys = {_folder(task, store): task for task in tasks if task.frozen is None}
+    keys |= {_folder(task.frozen, store): task.frozen for task in tasks if task.frozen is not None}
+    first = {_folder(task.frozen, store) for task in tasks if task.frozen is not None}
+    begun = {key: pool.submit(execute, keys[key], store) for key in sorted(keys, key=lambda key: key not in first)}
+    waiting = {begun[key] for key in first}
+    futures: dict[int, Future] = {n: begun[_folder(t, store)] for n, t in enumerate(tasks) if t.frozen is None}
+    for future in futures.values():
+        future.add_done_callback(lambda _: progress(1))
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()  # raises what the encoders' own training raised
+        for number, task in enumerate(tasks):
+            if number not in futures and begun[_folder(task.frozen, store)] in done:
+                futures[number] = pool.submit(execute, task, store)
+                futures[number].add_done_callback(lambda _: progress(1))
+    return [futures[number] for number in range(len(tasks))]
+
+
 def _results(futures: list[Future]) -> list[Run]:
     """Return the results, or raise the first failure at once."""
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
     return [future.result() for future in ([f for f in done if f.exception()] or futures)]
 
 
-def _train_and_measure(task: Task, record: Path) -> None:
+def _train_and_measure(task: Task, record: Path, frozen: JEPA | None) -> None:
     """Train from the last checkpoint, measure, and write the record, last of all and whole."""
     config = task.config
     evaluate.check(config)
     held_out = load(task.held_out, config.world)
     model = build.model(config, task.seed)
     generator = torch.Generator(device=config.device).manual_seed(task.seed)
-    source = build.source(config, build.world(config))
-    curve = fit(model, source, (config.train, config.loss), generator, record.with_name("checkpoint.pt"))
+    source, path = build.source(config, build.world(config)), record.with_name("checkpoint.pt")
+    if frozen is None:
+        curve = fit(model, source, (config.train, config.loss), generator, path)
+    else:
+        curve = _fit_head(model, frozen.to(config.device), source, (config.train, config.loss), generator, path)
     rows = evaluate.measure(config, model.to("cpu"), held_out, task.seed)
     result = {
         "name": task.name,
@@ -138,6 +181,18 @@ def _train_and_measure(task: Task, record: Path) -> None:
     os.replace(temporary, record)
 
 
+def _fit_head(
+    model: JEPA, frozen: JEPA, source: Callable, settings: tuple[Train, Loss], generator: torch.Generator, path: Path
+) -> Curve:
+    """Train all but the encoders, which become those of `frozen` and encode their pool of pairs once."""
+    pool = build.encoded(frozen, source, settings[0].pool, generator)
+    curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"))
+    for name in ("encoder_x", "encoder_y"):
+        getattr(model, name).load_state_dict(getattr(frozen, name).state_dict())
+    save(path, {"model": model.state_dict()})
+    return curve
+
+
 def _read(record: Path) -> dict[str, Any]:
     """Return a record. Raises: ValueError if it is damaged."""
     try:
@@ -146,10 +201,16 @@ def _read(record: Path) -> dict[str, Any]:
         raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
 
 
+def _folder(task: Task, store: Path) -> Path:
+    """Return where a run is kept."""
+    return store / _training_key(task)
+
+
 def _training_key(task: Task) -> str:
     """Return the fingerprint of all that decides the weights."""
     settings = {key: value for key, value in to_dict(task.config).items() if key != "measure"}
-    return fingerprint(settings, task.seed, _source(*MEASURING), torch.__version__)
+    frozen = [] if task.frozen is None else [_training_key(task.frozen)]
+    return fingerprint(settings, task.seed, _source(*MEASURING), torch.__version__, *frozen)
 
 
 def _measuring_key(task: Task) -> str:

@@ -59,7 +59,8 @@ def fit(
     Raises: ValueError if data or loss are not finite, or if the checkpoint is damaged or of another run.
     """
     train, weights = settings
-    optimizer = torch.optim.AdamW(model.parameters(), lr=train.rate, weight_decay=train.decay, fused=True)
+    betas = (0.9, train.beta2)
+    optimizer = torch.optim.AdamW(model.parameters(), train.rate, betas, weight_decay=train.decay, fused=True)
     curve, start = Curve([], {name: [] for name in Terms._fields}), 0
     if checkpoint is not None and checkpoint.is_file():
         state = load(checkpoint)

@@ -3,7 +3,8 @@
 claim: E1                        the claim it serves
 data: plane/places               its held-out set; the set's world is the variant's world
 levels: {4: {latent.size: 4}}    optional: a variant for each level, named <variant>_<level>
-config: {…}                      settings of `jepa.config.Config`
+frozen: <variant>                optional: the variant whose trained encoders this one keeps as they are
+config: {…}                      settings of `jepa.config.Config`, on top of those of the frozen variant
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jepa.config import Config, configure, read_diff, unknown
 
-KEYS = {"claim", "data", "levels", "config"}
+KEYS = {"claim", "data", "levels", "frozen", "config"}
 
 
 class Variant(NamedTuple):
@@ -24,6 +25,7 @@ class Variant(NamedTuple):
     claim: str
     data: str  # folder under data/
     config: Config
+    frozen: str = ""  # the variant whose encoders it keeps
 
 
 def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
@@ -33,26 +35,41 @@ def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
     Raises: ValueError naming the file for a key, held-out set or setting that does not exist.
     """
     sets = read_diff(folder.parent / "data.yaml")
+    texts = {file.stem: _text(file, sets) for file in sorted(folder.glob("*.yaml"))}
     found: dict[str, Variant] = {}
-    for file in sorted(folder.glob("*.yaml")):
-        text = read_diff(file)
-        for key in text:
-            if key not in KEYS:
-                raise unknown(f"{file.name}: key {key!r}", key, KEYS)
-        for key in ("claim", "data"):
-            if key not in text:
-                raise ValueError(f"{file.name}: expected the keys claim and data, found {', '.join(text) or 'none'}")
-        if text["data"] not in sets:
-            raise unknown(f"{file.name}: data", text["data"], sets)
+    for stem, text in texts.items():
+        parent = text.get("frozen", "")
+        if parent and (parent not in texts or "levels" in texts[parent] or "frozen" in texts[parent]):
+            plain = [name for name, other in texts.items() if not {"levels", "frozen"} & set(other)]
+            raise unknown(f"{stem}.yaml: frozen", parent, plain)
+        if parent and texts[parent]["data"] != text["data"]:
+            raise ValueError(
+                f"{stem}.yaml: data: expected {texts[parent]['data']} as in {parent}, found {text['data']}"
+            )
+        inherited = texts[parent].get("config", {}) if parent else {}
         base = {"world": sets[text["data"]]["world"]}
         for level, diff in text.get("levels", {"": {}}).items():
-            name = f"{file.stem}_{level}" if level != "" else file.stem
+            name = f"{stem}_{level}" if level != "" else stem
             try:
-                config = configure(base, text.get("config", {}), diff, *diffs)
+                config = configure(base, inherited, text.get("config", {}), diff, *diffs)
             except ValueError as error:
-                raise ValueError(f"{file.name}: {error}") from error
-            found[name] = Variant(name, text["claim"], text["data"], config)
+                raise ValueError(f"{stem}.yaml: {error}") from error
+            found[name] = Variant(name, text["claim"], text["data"], config, parent)
     return found
+
+
+def _text(file: Path, sets: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a variant's file says. Raises: ValueError for a key or a held-out set that does not exist."""
+    text = read_diff(file)
+    for key in text:
+        if key not in KEYS:
+            raise unknown(f"{file.name}: key {key!r}", key, KEYS)
+    for key in ("claim", "data"):
+        if key not in text:
+            raise ValueError(f"{file.name}: expected the keys claim and data, found {', '.join(text) or 'none'}")
+    if text["data"] not in sets:
+        raise unknown(f"{file.name}: data", text["data"], sets)
+    return text
 
 
 def choose(variants: Mapping[str, Variant], names: tuple[str, ...]) -> list[Variant]:

@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from jepa.evaluate import free_energy
+from jepa.evaluate.landscapes import free_energy
 from jepa.lab import style
 from jepa.measures.landscape import Box, grid
 from jepa.model import JEPA

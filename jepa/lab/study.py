@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
@@ -28,12 +29,11 @@ from tqdm.auto import tqdm
 from jepa import build
 from jepa.config import configure, read_diff, unknown
 from jepa.data import HeldOut, load
-from jepa.evaluate import Row
+from jepa.evaluate import Row, Subject
 from jepa.lab import ledger, page, paths, style
 from jepa.lab.verdict import Measurement, judge_claim
-from jepa.measures.intervals import interval
 from jepa.model import JEPA
-from jepa.runs import Run, Task, execute_all, trained
+from jepa.runs import Run, execute_all, tasks, trained
 from jepa.variants import Variant, choose, read
 
 COLUMNS = list(Measurement._fields)
@@ -75,9 +75,9 @@ class Study:
         Raises: ValueError for a variant that does not exist.
         """
         chosen = choose(self.variants, names)
-        tasks = [Task(v.name, v.config, seed, paths.data(v.data)) for v in chosen for seed in self.seeds]
-        with tqdm(total=len(tasks), desc="runs", unit="run", disable="TQDM_DISABLE" in os.environ) as bar:
-            for run in execute_all(tasks, paths.runs(), self.workers, bar.update):
+        asked = tasks(self.variants, chosen, self.seeds, paths.data)
+        with tqdm(total=len(asked), desc="runs", unit="run", disable="TQDM_DISABLE" in os.environ) as bar:
+            for run in execute_all(asked, paths.runs(), self.workers, bar.update):
                 name, seed = run.task.name, run.task.seed
                 if (name, seed) not in self._runs:
                     self._keep(self.variants[name].claim, name, *((seed, row) for row in run.rows))
@@ -124,33 +124,29 @@ class Study:
         """Add a derived measurement, one value per seed."""
         self._keep(claim, variant, *((seed, Row(metric, value)) for seed, value in values.items()))
 
+    def share(self, variant: str, claims: Mapping[str, tuple[str, ...]]) -> None:
+        """Let what was measured on a variant for one claim serve others: claim -> metrics."""
+        for claim, metrics in claims.items():
+            for metric in metrics:
+                rows = self.long(metric, variant)
+                counts = (None if pd.isna(count) else int(count) for count in rows["count"])
+                found = zip(rows.seed, rows.value, counts, strict=True)
+                self._keep(claim, variant, *((seed, Row(metric, value, count)) for seed, value, count in found))
+
+    def subject(self, variant: str, seed: int = 0) -> Subject:
+        """Return a trained model with what it is measured on. Raises: ValueError if it was not run."""
+        reference = float(self.values("reference_energy", variant)[seed])
+        generator = torch.Generator().manual_seed(seed)
+        config = self._variant(variant).config
+        return Subject(
+            config, self.model(variant, seed), self.world(variant), self.held_out(variant), reference, generator
+        )
+
     def model(self, variant: str, seed: int = 0) -> JEPA:
         """Return a trained model of this study. Raises: ValueError if it was not run."""
         if (variant, seed) not in self._runs:
             raise unknown("variant, seed", f"{variant}, {seed}", {f"{name}, {number}" for name, number in self._runs})
         return trained(self._runs[variant, seed])
-
-    def curves(self, *variants: str) -> pd.DataFrame:
-        """Return the training curves: variant, seed, step and one column a loss term."""
-        runs = [run for (name, _), run in self._runs.items() if name in variants]
-        if not runs:
-            raise unknown("variant that was run", ", ".join(variants), {name for name, _ in self._runs})
-        return pd.concat([pd.DataFrame(run.curve).assign(variant=run.task.name, seed=run.task.seed) for run in runs])
-
-    def summary(self, claim: str, *metrics: str, scales: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """Return estimate, 95 % interval and n of the named metrics of a claim, a row per variant.
-
-        Args: scales: metric -> scale of its interval where that is not linear (`jepa.measures.intervals`).
-        """
-        table, rows = self.table, []
-        for metric in metrics:
-            for variant, group in table[(table.claim == claim) & (table.metric == metric)].groupby(
-                "variant", sort=False
-            ):
-                scale = (scales or {}).get(metric, "linear")
-                counts = group["count"].astype(int) if scale == "logit" else None
-                rows.append((metric, variant, *interval(group.value, scale, counts)))
-        return pd.DataFrame(rows, columns=["metric", "variant", "estimate", "low", "high", "n"])
 
     def show(self, figure: Figure, name: str) -> None:
         """Save a figure and show it; a smoke run that trained shows the committed one of the cpu profile above it."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from jepa.config import read_diff
 from jepa.lab import paths
-from jepa.runs import Task, execute_all
+from jepa.runs import execute_all, tasks
 from jepa.variants import choose, read
 
 
@@ -46,8 +46,8 @@ def tune(notebook: str, workers: int) -> pd.DataFrame:
     plan = read_diff(paths.root() / "experiments" / "tuning" / f"{notebook}.yaml")
     asked = []
     for method, settings in trials(plan):
-        (variant,) = choose(read(paths.variants(notebook), settings), (method,))
-        asked += [Task(method, variant.config, seed, paths.data(variant.data)) for seed in plan["seeds"]]
+        variants = read(paths.variants(notebook), settings)
+        asked += tasks(variants, choose(variants, (method,)), plan["seeds"], paths.data)
     with tqdm(total=len(asked), unit="run") as bar:
         runs = execute_all(asked, paths.runs(), workers, bar.update)
     values = [next(row.value for row in run.rows if row.metric == plan["metric"]) for run in runs]

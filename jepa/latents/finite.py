@@ -39,15 +39,21 @@ class NoLatent(LatentVariable):
 
 
 class Discrete(LatentVariable):
-    """K codes, the corners of a simplex (one-hot vectors), with R(z) = 0: the energy is the least of K wells."""
+    """K codes, the corners of a simplex, with R(z) = 0: the energy is the least of K wells."""
 
-    def __init__(self, size: int) -> None:
-        """Args: size: K, the number of codes. Raises: ValueError for K < 1."""
+    def __init__(self, size: int, scale: float = 1.0) -> None:
+        """Args: size: K, the number of codes; scale: length of a code, for one-hot vectors 1. The longer they are, the
+        more the predictions differ before training, and the sooner each code finds its part.
+
+        Raises: ValueError for K < 1 or scale ≤ 0.
+        """
         super().__init__()
         if size < 1:
             raise ValueError(f"size: expected at least 1 code, found {size}")
+        if not scale > 0:
+            raise ValueError(f"scale: expected a number above 0, found {scale}")
         self.width = size
-        self.register_buffer("codes", torch.eye(size), persistent=False)
+        self.register_buffer("codes", scale * torch.eye(size), persistent=False)
 
     @property
     def bits(self) -> float:

@@ -74,3 +74,51 @@ def _matrix(name: str, values: Tensor, columns: int | None = None) -> Tensor:
     if not matrix.isfinite().all():
         raise ValueError(f"{name}: expected finite numbers, found {int((~matrix.isfinite()).sum())} that are not")
     return matrix
+
+
+class Probe:
+    """A non-linear probe: a ridge regression on s, standardized, and on a random layer of it, never trained.
+
+    t̃ = W (s, max(0, A s + b)) + c: as strong for every representation, in closed form, and no part of any loss.
+    """
+
+    def __init__(self, s: Tensor, t: Tensor, features: int = 512, penalty: float = 1e-2, seed: int = 0) -> None:
+        """Args: s: [N, D] representations; t: [N, F] factors, in any unit; features: width of the random layer;
+        penalty: as for `ridge_probe`; seed: of the layer.
+
+        Raises: ValueError naming the argument, as `ridge_probe` does.
+        """
+        if not penalty > 0:
+            raise ValueError(f"penalty: expected a number above 0, found {penalty}")
+        s, t = _matrix("s", s), _matrix("t", t)
+        if len(s) != len(t):
+            raise ValueError(f"t: expected {len(s)} samples as in the representations, found {len(t)}")
+        generator = torch.Generator().manual_seed(seed)
+        options = {"generator": generator, "dtype": torch.float64}
+        self._layer = torch.randn(s.shape[1], features, **options) / s.shape[1] ** 0.5
+        self._bias = torch.randn(features, **options)
+        deviation = (s - s[0]).std(dim=0, correction=0)
+        self._center, self._scale = s.mean(dim=0), torch.where(deviation > 0, deviation, 1.0)
+        self._weights, self._offset = _fit(self._features(s), t, penalty, 0.0)
+
+    def __call__(self, s: Tensor) -> Tensor:
+        """Return the factors read, [..., F], of s [..., D] in the precision of s. Raises: ValueError for another D."""
+        if s.shape[-1] != len(self._center):
+            raise ValueError(f"s: expected {len(self._center)} columns as in training, found {s.shape[-1]}")
+        return (self._features(s.double()) @ self._weights + self._offset).to(s)
+
+    def r2(self, s: Tensor, t: Tensor) -> Tensor:
+        """Return R²_f = 1 − mean (t_f − t̃_f)² / Var t_f [F] on test samples s [M, D], t [M, F]; below 0 at worst.
+
+        Raises: ValueError as `ridge_probe` does for a test factor that is constant.
+        """
+        t = _matrix("t", t)
+        variance = (t - t[0]).var(dim=0, correction=0)
+        if not variance.all():
+            raise ValueError(f"t: expected factors that vary, found a constant in column {variance.argmin()}")
+        return 1 - (t - self(_matrix("s", s))).square().mean(dim=0) / variance
+
+    def _features(self, s: Tensor) -> Tensor:
+        """Return s, standardized, beside its random layer."""
+        standard = (s - self._center) / self._scale
+        return torch.cat([standard, (standard @ self._layer + self._bias).relu()], -1)

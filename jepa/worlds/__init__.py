@@ -4,4 +4,7 @@ Each world states its factors by label: `predictable` (determined by x), `unpred
 `irrelevant` (redrawn detail that nobody should keep).
 """
 
-WORLDS = {"plane": "jepa.worlds.plane:Plane"}  # name -> where it is, imported when it is made
+WORLDS = {  # name -> where it is, imported when it is made
+    "plane": "jepa.worlds.plane:Plane",
+    "fork": "jepa.worlds.fork:Fork",
+}

@@ -12,22 +12,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from jepa.worlds.pairs import Pairs
+
 QUANTUM = 2.0**-12  # unit of every stored number of this world
-
-
-class Pairs(NamedTuple):
-    """A batch of contexts and targets with what made them."""
-
-    x: Tensor  # [B, D] context
-    a: Tensor  # [B, 0] no action
-    y: Tensor  # [B, D] target
-    factors: dict[str, Tensor]  # name -> [B, F] ground truth, for measuring only
 
 
 @dataclass(frozen=True)

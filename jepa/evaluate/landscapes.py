@@ -1,93 +1,18 @@
-"""What is measured on a trained model: one function a measure, found by name, each returning rows.
-
-The reference energy E0 is the mean distance between unrelated targets under the untrained encoder; thresholds are
-stated as shares of it, so that a representation that shrinks is seen to shrink.
-"""
+"""The energy over a space small enough to look at all of it: areas, minima, volumes, dimensions (LeCun 2022, 4.3)."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from jepa import build
-from jepa.config import Config, Part, make, unknown
-from jepa.data import HeldOut
 from jepa.energy import distance
-from jepa.latents.interface import LatentVariable
+from jepa.evaluate import Row, Subject
 from jepa.measures import landscape
-from jepa.measures.collapse import effective_rank, reference_energy
+from jepa.measures.collapse import effective_rank
 from jepa.measures.probes import ridge_probe
 from jepa.model import JEPA, Representations
-
-
-class Row(NamedTuple):
-    """One number measured."""
-
-    metric: str
-    value: float
-    count: int | None = None  # trials behind a rate
-
-
-class Subject(NamedTuple):
-    """A trained model with what it is measured on."""
-
-    config: Config
-    model: JEPA
-    world: Any
-    held_out: HeldOut
-    reference: float  # E0, in units of the energy
-    generator: Generator
-
-
-def check(config: Config) -> None:
-    """Raise now, before anything is trained, what measuring would raise for names that do not exist.
-
-    Raises: ValueError for a measure or an option of the measuring latent that does not exist.
-    """
-    for name in config.measure.names:
-        if name not in MEASURES:
-            raise unknown("measure.names", name, MEASURES)
-    _measuring_latent(config)
-
-
-def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> list[Row]:
-    """Return the rows of all configured measures.
-
-    Args: config: of the run; model: trained, on the CPU; held_out: pairs of its world;
-        seed: of the run, for what is drawn.
-    Raises: ValueError for a measure that does not exist, or that does not fit the model.
-    """
-    generator = Generator().manual_seed(seed)
-    with torch.no_grad():
-        reference = reference_energy(build.model(on_cpu(config), seed).encoder_y(held_out.y))
-    check(config)
-    subject = Subject(config, inferring(config, model), build.world(config), held_out, reference, generator)
-    rows = [Row("reference_energy", subject.reference)]
-    for name in config.measure.names:
-        rows += MEASURES[name](subject)
-    return rows
-
-
-def on_cpu(config: Config) -> Config:
-    """Return the configuration for the CPU, where all is measured: in one place, with one set of random streams."""
-    return dataclasses.replace(config, device="cpu")
-
-
-def inferring(config: Config, model: JEPA) -> JEPA:
-    """Return the model with the latent's inference set as for measuring; the weights are shared."""
-    if not config.measure.latent:
-        return model
-    return JEPA(model.encoder_x, model.encoder_y, model.predictor, _measuring_latent(config))
-
-
-def _measuring_latent(config: Config) -> LatentVariable:
-    """Return the latent with the options it has in measuring."""
-    part = Part(config.latent.name, {**config.latent.options, **config.measure.latent})
-    return make("latent", part, build.LATENTS)
 
 
 def free_energy(model: JEPA, x: Tensor | None) -> landscape.FreeEnergy:
@@ -100,7 +25,7 @@ def free_energy(model: JEPA, x: Tensor | None) -> landscape.FreeEnergy:
     def at(y: Tensor) -> Tensor:
         """Return F(x, y) [N] of targets y [N, D]; the one context is broadcast against them."""
         with torch.no_grad():
-            return model.latent.infer(model.cost(Representations(s_x, model.encoder_y(y)))).value
+            return model.minimum(Representations(s_x, model.encoder_y(y))).value
 
     return at
 
@@ -190,12 +115,3 @@ def _log_volumes(subject: Subject, epsilons: tuple[float, ...] | list[float]) ->
         for x in _contexts(subject)
     ]
     return torch.stack(volumes)
-
-
-MEASURES = {
-    "area": area,
-    "codes": codes,
-    "volume": volume,
-    "codimension": codimension,
-    "information": information,
-}

@@ -1,0 +1,114 @@
+"""What is measured on a trained model: one function a measure, found by name, each returning rows.
+
+The functions are in the modules of this package and are imported when they are asked for.
+
+The reference energy E0 is the mean distance between unrelated targets under the untrained encoder; thresholds are
+stated as shares of it, so that a representation that shrinks is seen to shrink.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator
+
+from jepa import build
+from jepa.config import Config, Part, make, unknown
+from jepa.data import HeldOut
+from jepa.latents.interface import LatentVariable
+from jepa.measures.collapse import reference_energy
+from jepa.model import JEPA
+from jepa.worlds.pairs import Pairs
+
+MEASURES = {
+    **{name: f"jepa.evaluate.landscapes:{name}" for name in ("area", "codes", "volume", "codimension")},
+    "information": "jepa.evaluate.landscapes:information",
+    **{name: f"jepa.evaluate.futures:{name}" for name in ("collapse", "factors", "branches", "predictions")},
+    **{name: f"jepa.evaluate.futures:{name}" for name in ("invariance",)},
+    "pixels": "jepa.evaluate.pixels:pixels",
+}
+
+
+class Row(NamedTuple):
+    """One number measured."""
+
+    metric: str
+    value: float
+    count: int | None = None  # trials behind a rate
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with what it is measured on."""
+
+    config: Config
+    model: JEPA
+    world: Any
+    held_out: HeldOut
+    reference: float  # E0, in units of the energy
+    generator: Generator
+
+    @cached_property
+    def seen(self) -> Pairs:
+        """Pairs of the kind the model was trained on, for probes and decoders to learn from."""
+        return build.source(self.config, self.world)(self.config.measure.samples, self.generator)
+
+
+def check(config: Config) -> None:
+    """Raise now, before anything is trained, what measuring would raise for names that do not exist.
+
+    Raises: ValueError for a measure or an option of the measuring latent that does not exist.
+    """
+    for name in config.measure.names:
+        if name not in MEASURES:
+            raise unknown("measure.names", name, MEASURES)
+    _measuring_latent(config)
+
+
+def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> list[Row]:
+    """Return the rows of all configured measures.
+
+    Args: config: of the run; model: trained, on the CPU; held_out: pairs of its world;
+        seed: of the run, for what is drawn.
+    Raises: ValueError for a measure that does not exist, or that does not fit the model.
+    """
+    generator = Generator().manual_seed(seed)
+    with torch.no_grad():
+        reference = reference_energy(build.model(on_cpu(config), seed).encoder_y(held_out.y))
+    check(config)
+    subject = Subject(config, inferring(config, model), build.world(config), held_out, reference, generator)
+    rows = [Row("reference_energy", subject.reference)]
+    for name in config.measure.names:
+        rows += _function(name)(subject)
+    return rows
+
+
+def on_cpu(config: Config) -> Config:
+    """Return the configuration for the CPU, where all is measured: in one place, with one set of random streams."""
+    return dataclasses.replace(config, device="cpu")
+
+
+def inferring(config: Config, model: JEPA) -> JEPA:
+    """Return the model with the latent's inference set as for measuring; the weights are shared."""
+    if not config.measure.latent:
+        return model
+    latent = _measuring_latent(config)
+    return JEPA(model.encoder_x, model.encoder_y, model.predictor, latent, inference=model.inference)
+
+
+def _measuring_latent(config: Config) -> LatentVariable:
+    """Return the latent with the options it has in measuring."""
+    part = Part(config.latent.name, {**config.latent.options, **config.measure.latent})
+    return make("latent", part, build.LATENTS)
+
+
+def _function(name: str) -> Callable[[Subject], list[Row]]:
+    """Return the measure of that name."""
+    module, function = MEASURES[name].split(":")
+    return getattr(importlib.import_module(module), function)

@@ -1,0 +1,183 @@
+"""What a model of the world `fork` knows: what its code keeps, which futures it predicts, what its energy sees.
+
+Positions are in the world's units of length, energies in units of the reference energy E0. Probes learn on pairs of the
+kind the model was trained on and are tested on the held-out set; they are for looking only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from jepa.encoders import Identity
+from jepa.evaluate import Row, Subject
+from jepa.measures.collapse import auroc, contrast, effective_rank
+from jepa.measures.probes import Probe
+from jepa.model import JEPA, Representations
+
+CHUNK = 256  # clips that are encoded at a time
+NEAR = 1.0  # a prediction meets a future if it is at most that far from it
+
+
+def collapse(subject: Subject) -> list[Row]:
+    """Return contrast, AUROC and effective rank, and the AUROC of an oracle, the energy on true states.
+
+    Mismatched are pairs of one clip's x with the next one's y, those left out that would be plausible.
+    """
+    held_out, world = subject.held_out, subject.world
+    s = encode(subject.model, held_out.x, held_out.y)
+    other = {name: factor.roll(-1, 0) for name, factor in held_out.factors.items()}
+    oracle = world.oracle(held_out.factors, other)
+    wrong = oracle > NEAR**2
+    true, mismatched = (
+        subject.model.minimum(pair).value for pair in (s, Representations(s.s_x[wrong], s.s_y.roll(-1, 0)[wrong]))
+    )
+    oracle_true = world.oracle(held_out.factors, held_out.factors)
+    return [
+        Row("contrast", contrast(true, mismatched, subject.reference)),
+        Row("auroc", auroc(true, mismatched)),
+        Row("oracle_auroc", auroc(oracle_true, oracle[wrong])),
+        Row("effective_rank", effective_rank(code(subject.model, s))),
+        Row("true_energy", float(true.median()) / subject.reference),
+        Row("parameters", sum(weights.numel() for weights in subject.model.parameters())),
+    ]
+
+
+def factors(subject: Subject) -> list[Row]:
+    """Return what a probe reads from the code of y: R² of every factor, of the car's path, of texture and branch."""
+    world, held_out, seen = subject.world, subject.held_out, subject.seen
+    s = code(subject.model, encode(subject.model, held_out.x, held_out.y))
+    known = code(subject.model, encode(subject.model, seen.x, seen.y))
+    targets, truth = _targets(world, seen.factors), _targets(world, held_out.factors)
+    probe = Probe(known, torch.cat(list(targets.values()), 1))
+    widths = [part.shape[1] for part in targets.values()]
+    scores = probe.r2(s, torch.cat(list(truth.values()), 1)).split(widths)
+    r2 = {name: float(score.mean()) for name, score in zip(targets, scores, strict=True)}
+    predictable = [name for name, label in world.factor_labels.items() if label == "predictable"]
+    branch = probe(s).split(widths, 1)[list(targets).index("branch")].argmax(1)
+    right = branch == world.branch(held_out.factors)
+    return [
+        *(Row(f"{name}_r2", value) for name, value in r2.items()),
+        Row("probe_r2", sum(r2[name] for name in predictable) / len(predictable)),
+        Row("branch_probe_accuracy", float(right.double().mean()), len(right)),
+    ]
+
+
+def branches(subject: Subject) -> list[Row]:
+    """Return how often the code of least energy names the branch, each code standing for one branch at most.
+
+    Raises: ValueError for a latent without codes, or a world with a single branch.
+    """
+    codes = _codes(subject)
+    s = encode(subject.model, subject.held_out.x, subject.held_out.y)
+    chosen = subject.model.minimum(s).argmin.argmax(1)
+    branch = subject.world.branch(subject.held_out.factors)
+    counts = torch.zeros(len(codes), int(branch.max()) + 1).index_put_((chosen, branch), torch.ones(1), accumulate=True)
+    hits = counts[linear_sum_assignment(counts, maximize=True)].sum()
+    return [Row("branch_accuracy", float(hits) / len(branch), len(branch))]
+
+
+def predictions(subject: Subject) -> list[Row]:
+    """Return how well the decoded predictions follow the futures: errors are root mean squares over frames.
+
+    `decoded_error`: of the best of the predicted set against what happened; `future_error`: of the worst of the set,
+    each against its nearest future; `future_separation`: between the two predictions farthest apart; `mode_recall`:
+    share of futures that a prediction meets.
+    """
+    world, held_out, codes = subject.world, subject.held_out, _codes(subject)
+    found = decoded(subject, encode(subject.model, held_out.x, held_out.y), codes)  # [B, K, T, 2]
+    truth = world.positions(held_out.factors)[:, None, world.frames :]
+    gaps = _apart(found.unsqueeze(2), world.futures(held_out.factors).unsqueeze(1))  # [B, K, M]
+    met = gaps.amin(1) <= NEAR
+    rows = [
+        Row("decoded_error", float(_apart(found, truth).amin(1).mean())),
+        Row("future_error", float(gaps.amin(2).amax(1).mean())),
+        Row("mode_recall", float(met.double().mean()), met.numel()),
+    ]
+    apart = _apart(found.unsqueeze(2), found.unsqueeze(1)).flatten(1).amax(1)
+    return [*rows, Row("future_separation", float(apart.mean()))]
+
+
+def invariance(subject: Subject) -> list[Row]:
+    """Return how often new trees and new noise change F by less than moving the car by one unit raises it.
+
+    The car is moved in a random direction in all frames of y; trees and noise stay.
+    """
+    world, (x, y, known) = subject.world, subject.held_out
+    angle = 2 * math.pi * torch.rand(len(x), generator=subject.generator)
+    clear = {name: factor for name, factor in known.items() if name in world.factor_labels}
+    moved = y + world.render(clear, shift=torch.stack([angle.sin(), angle.cos()], 1)).y - world.render(clear).y
+    redrawn = clear | world.draw_texture(len(x), subject.generator)
+    retextured = world.render(redrawn, world.draw_noise(len(x), subject.generator)).y
+    s_x = encode(subject.model, x, y).s_x
+    before, after, detail = (
+        subject.model.minimum(Representations(s_x, _encoded(subject.model.encoder_y, z))).value
+        for z in (y, moved, retextured)
+    )
+    invariant = (detail - before).abs() < after - before
+    return [
+        Row("invariance_rate", float(invariant.double().mean()), len(invariant)),
+        Row("moved_energy", float((after - before).median()) / subject.reference),
+        Row("retextured_energy", float((detail - before).abs().median()) / subject.reference),
+    ]
+
+
+@torch.no_grad()
+def encode(model: JEPA, x: Tensor, y: Tensor) -> Representations:
+    """Return the representations of clips, encoded a few hundred at a time."""
+    return Representations(_encoded(model.encoder_x, x), _encoded(model.encoder_y, y))
+
+
+def code(model: JEPA, s: Representations) -> Tensor:
+    """Return what a model keeps of y: s_y [B, D], or where that is y itself, what y is rebuilt from, s_x and ž."""
+    if not isinstance(model.encoder_y, Identity):
+        return s.s_y
+    return torch.cat([s.s_x, model.minimum(s).argmin], 1)
+
+
+def decoded(subject: Subject, s: Representations, codes: Tensor) -> Tensor:
+    """Return the paths [B, K, T, 2] that a probe, trained on s_y, reads from the predictions of all codes [K, Z]."""
+    probe = path_probe(subject)
+    with torch.no_grad():
+        set_of = subject.model.predictor(s.s_x, s.s_x.new_zeros(len(s.s_x), 0), codes.unsqueeze(0))
+    return probe(set_of).unflatten(-1, (subject.world.frames, 2))
+
+
+def path_probe(subject: Subject) -> Probe:
+    """Return the probe of the car's path behind the fork."""
+    seen = subject.seen
+    return Probe(_encoded(subject.model.encoder_y, seen.y), paths(subject.world, seen.factors))
+
+
+def paths(world, factors: dict[str, Tensor]) -> Tensor:
+    """Return where the car is in the frames of y, [B, T · 2]."""
+    return world.positions(factors)[:, world.frames :].flatten(1)
+
+
+def _targets(world, known: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a probe is asked for: every predictable factor, texture and path of y, the branch one-hot."""
+    asked = {name: known[name] for name, label in world.factor_labels.items() if label == "predictable"}
+    branch = torch.nn.functional.one_hot(world.branch(known), len(world.turns)).float()
+    return asked | {"texture": known["texture_y"], "position": paths(world, known), "branch": branch}
+
+
+def _codes(subject: Subject) -> Tensor:
+    """Return the codes [K, Z]. Raises: ValueError for a latent without them."""
+    if subject.model.latent.codes is None:
+        what = "expected a latent with codes for 'branches' and 'predictions'"
+        raise ValueError(f"measure.names: {what}, found {subject.config.latent.name!r}")
+    return subject.model.latent.codes
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """Return the distance of paths [..., T, 2], the root of its mean square over frames."""
+    return (a - b).square().sum(-1).mean(-1).sqrt()
+
+
+@torch.no_grad()
+def _encoded(encoder: torch.nn.Module, clips: Tensor) -> Tensor:
+    """Return representations of clips."""
+    return torch.cat([encoder(part) for part in clips.split(CHUNK)])

@@ -1,0 +1,78 @@
+"""What can be drawn from a prediction: a decoder to pixels, trained on frozen representations, for looking only."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from jepa.evaluate import Row, Subject
+from jepa.evaluate.futures import encode, paths
+from jepa.latents.finite import NoLatent
+from jepa.measures.probes import Probe
+from jepa.model import JEPA, Representations
+from jepa.predictors import MLP
+from jepa.train import fit
+from jepa.worlds.pairs import Pairs
+
+DECODER = (80,)  # hidden widths, as in the generative model it is compared with
+
+
+def pixels(subject: Subject) -> list[Row]:
+    """Return the error of decoded predictions per pixel, and what a probe reads from the decoded frames: R²."""
+    held_out, world, seen = subject.held_out, subject.world, subject.seen
+    decode = decoder(subject)
+    drawn, known = (decode(best(subject.model, encode(subject.model, of.x, of.y))) for of in (held_out, seen))
+    targets, truth = (torch.cat([paths(world, of.factors), of.factors["texture_y"]], 1) for of in (seen, held_out))
+    position, texture = Probe(_halved(known), targets).r2(_halved(drawn), truth).tensor_split([2 * world.frames])
+    return [
+        Row("pixel_error", float((drawn - held_out.y).square().mean())),
+        Row("decoded_position_r2", float(position.mean())),
+        Row("decoded_texture_r2", float(texture.mean())),
+    ]
+
+
+@torch.no_grad()
+def best(model: JEPA, s: Representations) -> Tensor:
+    """Return s̃_y at ž, [B, D]: of the set of predictions the one nearest to what happened."""
+    z = model.minimum(s).argmin
+    return model.predictor(s.s_x, s.s_x.new_zeros(len(s.s_x), 0), z.unsqueeze(1)).squeeze(1)
+
+
+def decoder(subject: Subject):
+    """Return the map from predictions [B, D] to frames [B, T, S, S]; a generative model's predictions are frames.
+
+    It learns to draw y from s̃_y at ž by the one optimizer loop, as a generative model whose context is s̃_y.
+    """
+    world, config, seen = subject.world, subject.config, subject.seen
+    shape = (world.frames, world.size, world.size)
+    if config.encoder_y.name == "identity":
+        return lambda prediction: prediction.unflatten(1, shape)
+    s = best(subject.model, encode(subject.model, seen.x, seen.y))
+    targets = seen.y.flatten(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        draw = MLP(s.shape[1], targets.shape[1], hidden=DECODER)
+    model = JEPA(nn.Identity(), nn.Identity(), draw, NoLatent())
+
+    def sample(count: int, generator: torch.Generator) -> Pairs:
+        """Return pairs of a prediction and what happened."""
+        rows = torch.randint(len(s), (count,), generator=generator)
+        return Pairs(s[rows], s.new_zeros(count, 0), targets[rows], {})
+
+    train = dataclasses.replace(config.train, steps=config.measure.decoder)
+    loss = dataclasses.replace(config.loss, energy=1.0, variance=0.0, covariance=0.0)
+    fit(model, sample, (train, loss), subject.generator)
+
+    def decode(prediction: Tensor) -> Tensor:
+        """Return frames [B, T, S, S]."""
+        with torch.no_grad():
+            return model.predictions(prediction, prediction.new_zeros(1, 1, 0))[:, 0].unflatten(1, shape)
+
+    return decode
+
+
+def _halved(frames: Tensor) -> Tensor:
+    """Return the frames at half their size, in one row."""
+    return nn.functional.avg_pool2d(frames, 2).flatten(1)

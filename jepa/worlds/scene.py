@@ -1,0 +1,74 @@
+"""The picture of the world `fork`: trees, roads, a car, seen from above. Polynomials and clamps only.
+
+    ground = (1 − road) · Σ_k texture_k T_k + road · ASPHALT,      road = max over rays of ramp(min(u, 0)² + w²)
+    frame  = ground + car · (CAR − ground),                        car  = ramp((u / LENGTH)² + (w / WIDTH)²)
+
+u runs along and w across a road's ray from the fork, or along and across the car; ramp is a clamped line. T_k are
+eight groups of trees: their crowns stand still, their brightness is the texture. Grass is 0.
+
+Lengths are in units of a 32nd of the picture's side; right and up from its middle.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa.worlds.arithmetic import blend, matrix_times, number, ramp, times
+
+SIDE = 32.0  # of the picture
+GROUPS = 8  # of trees
+TREE, ASPHALT, CAR = 0.6, -0.3, 2.5  # brightness: of trees at most
+LENGTH, WIDTH = 3.0, 2.0  # half-axes of the car
+ROAD = (4.0, 3.2)  # distance from its middle where the road ends, and up to where it is all asphalt
+
+
+def paint(size: int, place: Tensor, rays: Tensor, textures: Tensor, position: Tensor, direction: Tensor) -> Tensor:
+    """Return frames [B, F, S, S], in floating point or on integers as the arguments are.
+
+    Args: size: S, pixels per side; place: [B, 1] of the fork, to the right; rays: [B, R, 2] unit vectors of the roads
+        that leave it; textures: [B, F, 8] brightness of the trees; position, direction: [B, F, 2] of the car.
+    """
+    fork = torch.stack([place, torch.zeros_like(place)], -1).expand_as(rays)
+    u, w = _along_and_across(rays, fork, size)
+    road = ramp(u.clamp(max=0), w, *ROAD).amax(1, keepdim=True)
+    trees = matrix_times(textures, number(crowns(size), textures)).unflatten(2, (size, size))
+    u, w = _along_and_across(direction, position, size, (LENGTH, WIDTH))
+    return blend(blend(trees, ASPHALT, road), CAR, ramp(u, w, 1.25, 0.75))
+
+
+def middles(size: int) -> Tensor:
+    """Return the middles of the pixels of a row, from left to right (of a column, from bottom to top), [S]."""
+    return (torch.arange(size, dtype=torch.float64) + 0.5) * (SIDE / size) - SIDE / 2
+
+
+@cache
+def crowns(size: int) -> Tensor:
+    """Return the groups of trees T [8, S²] of 49 jittered crowns; where they overlap, their sum is at most TREE."""
+    side, random = 7, np.random.RandomState(0)
+    step = SIDE / side
+    cells = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) + 0.5) * step - SIDE / 2
+    right, up = torch.from_numpy(cells + random.randint(-8, 9, cells.shape) / 8 * step / 4).unsqueeze(-1).unbind(1)
+    x, y = (right - middles(size)).unsqueeze(1), (up + middles(size)).unsqueeze(2)  # [49, 1, S], [49, S, 1]
+    discs = ramp(*torch.broadcast_tensors(x, y), 2.4, 1.2).flatten(1)
+    group = torch.from_numpy(random.permutation(side**2) % GROUPS)
+    groups = torch.stack([discs[group == k].amax(0) for k in range(GROUPS)])
+    return TREE * groups / groups.sum(0).clamp(min=1)
+
+
+def _along_and_across(
+    heading: Tensor, origin: Tensor, size: int, unit: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Tensor, Tensor]:
+    """Return u and w [B, R, S, S] of all pixels seen from origin [B, R, 2] in directions (sin, cos) [B, R, 2]."""
+    right = number(middles(size), origin)
+    found = []
+    for (x, y), length in zip((heading.unbind(-1), (heading[..., 1], -heading[..., 0])), unit, strict=True):
+        axis = times(torch.stack([x, y], -1), number(1 / length, heading))
+        offset = times(axis, origin).sum(-1, keepdim=True)
+        column = times(axis[..., :1], right) - offset  # [B, R, S]
+        row = times(axis[..., 1:], right.flip(0))  # the first row is the top one
+        found.append(row.unsqueeze(-1) + column.unsqueeze(-2))
+    return found[0], found[1]
