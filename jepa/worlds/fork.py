@@ -69,11 +69,12 @@ class Fork:
             raise ValueError(f"size: expected at least {SIDE:.0f} pixels, found {self.size}")
         if self.frames < 2:
             raise ValueError(f"frames: expected at least 2, for a speed to show, found {self.frames}")
-        if not self.turns or len(self.turns) != len(self.odds) or min(self.odds) < 1:
-            raise ValueError(f"turns, odds: expected as many odds above 0 as turns, found {self.turns} and {self.odds}")
-        if not 0.2 <= self.low < self.high <= 0.9:
-            raise ValueError(f"low, high: expected fork angles 0.2 <= low < high <= 0.9, found {self.low}, {self.high}")
-        if max(map(abs, self.turns)) > 1:
+        whole = all(isinstance(odds, int) and odds > 0 for odds in self.odds)
+        if not self.turns or len(self.turns) != len(self.odds) or not whole:
+            raise ValueError(f"turns, odds: expected as many whole odds as turns, found {self.turns} and {self.odds}")
+        if not 0.2 <= self.low < self.high <= 0.85:
+            raise ValueError(f"low, high: expected angles 0.2 <= low < high <= 0.85, found {self.low}, {self.high}")
+        if not all(abs(turn) <= 1 for turn in self.turns):
             raise ValueError(f"turns: expected numbers from -1 to 1, found {self.turns}")
         if self.bands < 2:
             raise ValueError(f"bands: expected at least 2, some seen and some not, found {self.bands}")
@@ -205,7 +206,7 @@ class Fork:
 
     def _headings(self, factors: dict[str, Tensor], branch: Tensor) -> Tensor:
         """Return the heading of branches behind the fork [B, …] of branch [B, …]."""
-        turns = number(torch.tensor(self.turns), factors["angle"])
+        turns = number(torch.tensor(self.turns, dtype=torch.float64), factors["angle"])
         return factors["heading"] + times(turns[branch], factors["angle"])
 
     def _drive(self, factors: dict[str, Tensor], behind: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
