@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from jepa.config import Config, make, unknown
+from jepa.encoders import Identity
 from jepa.model import JEPA
 from jepa.worlds import WORLDS
 from jepa.worlds.pairs import Pairs
@@ -108,5 +109,5 @@ def _inference(config: Config, encoder_x: nn.Module, encoder_y: nn.Module, width
         if config.inference.options:
             raise unknown("inference: option of 'minimize'", next(iter(config.inference.options)), ())
         return None
-    target = encoder_y.inputs if config.encoder_y.name == "identity" else encoder_y.outputs
+    target = encoder_y.inputs if isinstance(encoder_y, Identity) else encoder_y.outputs
     return make("inference", config.inference, INFERENCES, context=encoder_x.outputs, target=target, outputs=width)

@@ -17,13 +17,19 @@ class Identity(nn.Module):
     def __init__(self, inputs: Shape, outputs: int | None = None) -> None:
         """Args: inputs: D, or C, H, W of pixels; outputs: must be as many. Raises: ValueError if it is not."""
         super().__init__()
-        self.inputs, self.outputs = inputs, inputs if isinstance(inputs, int) else math.prod(inputs)
+        pixels = not isinstance(inputs, int)
+        self.inputs = tuple(inputs) if pixels else inputs
+        self.outputs = math.prod(inputs) if pixels else inputs
         if outputs not in (None, self.outputs):
             raise ValueError(f"outputs: expected {self.outputs} as at the input of an identity, found {outputs}")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [..., D] itself, pixels [..., C, H, W] in one row of D = C H W."""
-        return x if isinstance(self.inputs, int) else x.flatten(-3)
+        """Return x [..., D] itself, pixels [..., C, H, W] in one row. Raises: ValueError for other shapes."""
+        if isinstance(self.inputs, int):
+            return x
+        if x.shape[-3:] != self.inputs:
+            raise ValueError(f"x: expected pixels [..., {_list(self.inputs)}], found shape {list(x.shape)}")
+        return x.flatten(-3)
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
@@ -83,8 +89,8 @@ class Convolutional(nn.Module):
         Raises: ValueError if there are no pixels, a width is below 1, or the picture cannot be cut into patches.
         """
         super().__init__()
-        self.inputs, self.outputs = inputs, outputs
         depth, height, width = _pixels(inputs, patch)
+        self.inputs, self.outputs = (depth, height, width), outputs
         if not channels or min(*channels, hidden, outputs) < 1:
             what = "expected widths of at least 1 and at least one convolution"
             raise ValueError(f"channels, hidden, outputs: {what}, found {list(channels)}, {hidden}, {outputs}")
@@ -100,9 +106,9 @@ class Convolutional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return s [B, D] of x [B, C, H, W], or of its pixels in one row. Raises: ValueError for another shape."""
-        if math.prod(x.shape[1:]) != math.prod(self.inputs):
-            raise ValueError(f"x: expected [B, {', '.join(map(str, self.inputs))}], found shape {list(x.shape)}")
-        return self.layers(x.view(-1, *self.inputs))
+        if x.shape[1:] not in (self.inputs, (math.prod(self.inputs),)):
+            raise ValueError(f"x: expected [B, {_list(self.inputs)}], found shape {list(x.shape)}")
+        return self.layers(x.reshape(-1, *self.inputs))
 
 
 class RandomFeatures(nn.Module):
@@ -166,3 +172,8 @@ def _pixels(inputs: Shape, patch: int) -> tuple[int, int, int]:
     if patch < 2 or patch % 2 or height % patch or width % patch:
         raise ValueError(f"patch: expected an even number that divides {height} and {width}, found {patch}")
     return depth, height, width
+
+
+def _list(shape: tuple[int, ...]) -> str:
+    """Return the numbers of a shape, for messages."""
+    return ", ".join(map(str, shape))

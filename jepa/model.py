@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jepa.energy import energy, free_energy
 from jepa.latents.interface import LatentVariable
-from jepa.minimize import Cost, Minimum
+from jepa.minimize import Cost, Minimum, exhaustive
 
 
 class Representations(NamedTuple):
@@ -77,9 +77,7 @@ class JEPA(nn.Module):
         cost = self.cost(s, a)
         if self.inference is None:
             return self.latent.infer(cost)
-        z = self.inference(*s)
-        value = cost(z.unsqueeze(1)).squeeze(1)
-        return Minimum(z, value, value[None])
+        return exhaustive(cost, self.inference(*s).unsqueeze(1))  # the one candidate that the network proposes
 
     def free_energy(self, s: Representations, a: Tensor | None = None, beta: float = math.inf) -> Tensor:
         """Return F_β [B] with the gradient of the weights (LeCun 2022, equation 12).

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from scipy import stats
 
 from jepa import build
 from jepa.config import configure
+from jepa.train import fit
 
 JOINT = {
     "encoder_x": {"name": "mlp", "outputs": 6, "hidden": [8]},
@@ -18,6 +20,8 @@ JOINT = {
     "latent": {"name": "discrete", "size": 3},
     "expander": {"name": "expander", "outputs": 7, "hidden": [9]},
 }
+FILTERS = {"name": "convolutional", "outputs": 6, "channels": [2], "patch": 8, "hidden": 4}
+NETWORK = {"name": "amortized", "features": 3, "hidden": 8}
 
 
 def weights(seed: int, **diff) -> torch.Tensor:
@@ -33,6 +37,7 @@ def weights(seed: int, **diff) -> torch.Tensor:
         ("encoder_y", [*build.ENCODERS, "shared"]),
         ("predictor", build.PREDICTORS),
         ("latent", build.LATENTS),
+        ("inference", build.INFERENCES),
         ("expander", build.EXPANDERS),
     ],
 )
@@ -43,7 +48,7 @@ def test_kind_that_does_not_exist_is_named_with_those_that_do(part, known):
 
 
 def test_only_the_target_encoder_can_be_shared():
-    with pytest.raises(ValueError, match="encoder_x: expected one of identity, mlp, found 'shared'"):
+    with pytest.raises(ValueError, match="encoder_x: expected one of convolutional, identity, mlp, found 'shared'"):
         build.model(configure(JOINT, {"encoder_x": "shared"}), seed=0)
 
 
@@ -64,6 +69,16 @@ def test_only_the_target_encoder_can_be_shared():
         ({"predictor.hidden": 64}, "predictor.hidden: expected tuple, found 64"),
         ({"world.dimension": 2.5}, "world.dimension: expected int, found 2.5"),
         ({"encoder_y.outputs": 0}, "widths: expected at least 1"),
+        (
+            {"encoder_x": {"name": "convolutional", "outputs": 6}},
+            "inputs: expected pixels, C, H, W, found a width of 2",
+        ),
+        ({"world": "fork"}, r"inputs: expected a width, found pixels \[4, 32, 32\]"),
+        ({"world": "fork", "encoder_x": {**FILTERS, "patch": 5}}, "patch: expected an even number that divides 32"),
+        ({"encoder_x": {**FILTERS, "chanels": [2]}}, "encoder_x: option of 'convolutional'.*did you mean 'channels'"),
+        ({"expander": {"name": "random_features", "featurs": 2}}, "expander: option of .*did you mean 'features'"),
+        ({"expander": {"name": "random_features", "features": 0}}, "inputs, features: expected widths of at least 1"),
+        ({"inference.steps": 3}, "inference: option of 'minimize': expected one of none, found 'steps'"),
     ],
 )
 def test_option_that_does_not_exist_or_fit_is_an_error(diff, message):
@@ -111,9 +126,125 @@ def test_source_is_that_of_the_world_and_for_an_auto_encoder_shows_the_target_tw
     assert torch.equal(twice.x, pairs.y) and torch.equal(twice.y, pairs.y) and not torch.equal(twice.x, pairs.x)
 
 
-@pytest.mark.parametrize("latent", [{"name": "discrete", "size": 3}, {"name": "low_dimensional", "size": 2}])
-def test_model_is_wholly_on_the_configured_device(latent):
-    model = build.model(configure(JOINT, {"latent": latent, "device": "meta"}), seed=0)
+def test_convolutional_encoder_reads_the_clips_of_a_world():
+    shared = build.model(configure(JOINT, {"world": "fork", "encoder_x": FILTERS, "encoder_y": "shared"}), seed=0)
+    assert type(shared.encoder_x).__name__ == "Convolutional" and shared.encoder_x is shared.encoder_y
+    assert (shared.encoder_x.inputs, shared.encoder_x.outputs) == ((4, 32, 32), 6)
+    generative = {"world": {"name": "fork", "frames": 2}, "encoder_x": FILTERS, "encoder_y": "identity"}
+    config = configure(JOINT, generative)
+    model, pairs = build.model(config, seed=0), build.world(config).sample(3, torch.Generator().manual_seed(0))
+    found = model.infer(pairs.x, pairs.y).value
+    predictions = model.predictions(pairs.x, model.latent.codes.unsqueeze(0))
+    assert predictions.shape == (3, 3, 2 * 32 * 32)
+    gaps = (predictions.unflatten(2, (2, 32, 32)) - pairs.y.unsqueeze(1)).square().sum((2, 3, 4))
+    torch.testing.assert_close(found, gaps.amin(1))
+
+
+def test_random_features_are_those_of_each_representation_and_never_trained():
+    diff = {"expander": {"name": "random_features", "features": 7}}
+    model = build.model(configure(JOINT, diff), seed=0)
+    assert (model.expander_x.outputs, model.expander_y.outputs) == (6 + 7, 5 + 7)
+    assert not any(name.startswith("expander") for name, _ in model.named_parameters())
+    assert sum(name.startswith("expander") for name in model.state_dict()) == 4
+    again = build.model(configure(JOINT, diff), seed=0)
+    assert torch.equal(model.expander_x.weight, again.expander_x.weight)
+    shared = build.model(configure(JOINT, diff, {"encoder_y": "shared"}), seed=0)
+    assert shared.expander_x is shared.expander_y
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    """Return a generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("inference", ["minimize", NETWORK])
+def test_head_is_the_model_behind_its_encoders(inference):
+    config = configure(JOINT, {"inference": inference})
+    model, pairs = build.model(config, seed=0).eval(), build.world(config).sample(6, drawn())
+    head, s = build.head(model), model.encode(pairs.x, pairs.y)
+    assert torch.equal(head.infer(*s).value, model.infer(pairs.x, pairs.y).value)
+    assert torch.equal(head.infer(*s).argmin, model.infer(pairs.x, pairs.y).argmin)
+    rest = {id(p) for name, p in model.named_parameters() if not name.startswith("encoder")}
+    assert {id(p) for p in head.parameters()} == rest
+    assert torch.equal(head.expander_x(s.s_x), model.expander_x(s.s_x))
+    assert torch.equal(head.expander_y(s.s_y), model.expander_y(s.s_y))
+
+
+@pytest.mark.parametrize("inference", ["minimize", NETWORK])
+def test_training_the_head_trains_the_model_but_for_its_encoders(inference):
+    config = configure(JOINT, {"inference": inference, "train": {"steps": 4, "batch": 8}, "loss.variance": 1.0})
+    model = build.model(config, seed=0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pool = build.encoded(model, build.source(config, build.world(config)), 32, drawn())
+    fit(build.head(model), pool, (config.train, config.loss), drawn(1))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("encoder"), name
+
+
+class Noisy(torch.nn.Module):
+    """An encoder that is another function while it is trained."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) + self.training
+
+
+def pool(count: int, seed: int = 0):
+    """Return a source of encoded pairs, all that it may draw, and how many pairs were asked for each time."""
+    model, world, asked = build.model(configure(JOINT), seed=0), build.world(configure(JOINT)), []
+    model.encoder_x = Noisy(model.encoder_x)
+
+    def sample(count: int, generator: torch.Generator):
+        asked.append(count)
+        pairs = world.sample(count, generator)
+        return pairs._replace(a=pairs.x * 3)  # an action by which a pair is known again
+
+    made, generator = build.encoded(model, sample, count, drawn(seed)), drawn(seed)
+    parts = [sample(part, generator) for part in list(asked)]
+    del asked[len(parts) :]
+    x, y, a = (torch.cat([getattr(part, name) for part in parts]) for name in "xya")
+    with torch.no_grad():
+        return made, (model.encoder_x.inner(x), a, model.encoder_y(y)), asked
+
+
+@pytest.mark.parametrize("count", [1, 40, 512, 600])
+def test_pool_is_pairs_encoded_once_and_drawn_whole(count):
+    draw, everything, asked = pool(count)
+    assert sum(asked) == count
+    found = draw(3000, drawn(1))
+    assert len(asked) == 1 + (count > 512) and found.factors == {}  # nothing was sampled to draw
+    rows = (found.a.unsqueeze(1) == everything[1]).all(2).long()
+    assert (rows.sum(1) == 1).all()  # each is one of the pairs …
+    for name, all_values in zip(("x", "a", "y"), everything, strict=True):  # … with all that belongs to it
+        torch.testing.assert_close(getattr(found, name), all_values[rows.argmax(1)])
+        assert not getattr(found, name).requires_grad
+    assert stats.chisquare(rows.sum(0)).pvalue > 0.001 if count > 1 else rows.sum() == 3000  # with replacement
+
+
+def test_pool_and_draws_are_decided_by_their_generators():
+    (draw, everything, _), (again, same, _), (_, another, _) = pool(20), pool(20), pool(20, seed=5)
+    assert all(torch.equal(one, two) for one, two in zip(everything, same, strict=True))
+    assert not torch.equal(everything[0], another[0])
+    before, generator = torch.get_rng_state(), drawn(3)
+    first, second = draw(8, generator), draw(8, generator)
+    assert torch.equal(first.x, again(8, drawn(3)).x) and torch.equal(first.y, again(8, drawn(3)).y)
+    assert not torch.equal(first.x, second.x) and not torch.equal(first.x, draw(8, drawn(4)).x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "diff",
+    [
+        {"latent": {"name": "low_dimensional", "size": 2}},
+        {"latent": {"name": "discrete", "size": 3, "scale": 2.0}, "inference": NETWORK},
+        {"expander": "random_features"},
+    ],
+)
+def test_model_is_wholly_on_the_configured_device(diff):
+    model = build.model(configure(JOINT, diff, {"device": "meta"}), seed=0)
     assert {tensor.device.type for tensor in [*model.parameters(), *model.buffers()]} == {"meta"}
 
 

@@ -30,7 +30,7 @@ def another(value):
         return "y" if value == "x" else value + "_2"
     if isinstance(value, list | dict):
         return {"steps": 3} if isinstance(value, dict) else [0.5] if value else ["area"]
-    return 2.0 if math.isinf(value) else type(value)(value + 1)
+    return 2.0 if math.isinf(value) else value / 2 if 0 < value < 1 else type(value)(value + 1)
 
 
 DEFAULTS = flat(to_dict(Config()))
@@ -127,11 +127,25 @@ def test_an_integer_may_stand_for_a_float():
         *[(name, 0) for name in ("train.steps", "measure.contexts", "measure.grid", "measure.chains")],
         *[(name, 0.0) for name in ("train.rate", "train.clip", "loss.beta", "loss.beta_start", "loss.anneal")],
         *[("train.rate", -1.0), ("measure.epsilon", 0.0), ("measure.moves", 0), ("context", "z")],
+        *[(name, value) for name in ("train.pool", "measure.samples", "measure.decoder") for value in (0, -1)],
+        *[("train.beta2", value) for value in (1.0, 1.5, math.inf, -0.1)],
     ],
 )
 def test_number_no_run_can_have_is_an_error(name, value):
     with pytest.raises(ValueError, match=f"{re.escape(name)}: expected .*found {value!r}"):
         configure({name: value})
+
+
+def test_share_of_the_past_may_be_anything_from_nothing_to_almost_all():
+    assert configure({"train.beta2": 0}).train.beta2 == 0 and configure({"train.beta2": 0.9999}).train.beta2 == 0.9999
+
+
+def test_inference_is_a_part_of_its_own():
+    assert Config().inference == Part("minimize", {})
+    network = configure({"inference": {"name": "amortized", "features": 8}, "latent": {"name": "discrete", "size": 4}})
+    assert network.inference == Part("amortized", {"features": 8})
+    assert configure({"inference.hidden": 5}, base=network).inference.options == {"features": 8, "hidden": 5}
+    assert configure({"inference": "minimize"}, base=network).inference == Part("minimize", {})
 
 
 @pytest.mark.parametrize("diff", [{"latent": "discrete", "latent.size": 4}, {"latent.size": 4, "latent": "discrete"}])

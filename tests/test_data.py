@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from jepa import data
 from jepa.config import Part
+from jepa.worlds.fork import Fork
 from jepa.worlds.plane import QUANTUM, Plane
 
 GOLDEN = ROOT / "tests" / "golden" / "data.json"
@@ -57,6 +58,23 @@ def test_loaded_set_is_what_the_world_renders_rounded_once(folder):
     assert torch.equal(held_out.x, factors["x"]) and held_out.x.abs().max() <= 1
     assert torch.equal(held_out.y / QUANTUM, (held_out.y / QUANTUM).round())
     assert factors["mode"].dtype == torch.int64 and set(factors["mode"].flatten().tolist()) <= set(range(5))
+
+
+def test_loaded_clips_are_what_the_world_renders_but_for_the_noise(tmp_path):
+    part = Part("fork", {"frames": 2})
+    data.write(tmp_path / "clips", part, 5, seed=7)
+    held_out, world = data.load(tmp_path / "clips", part), Fork(**part.options)
+    rendered, noise = world.render(held_out.factors), []
+    for name in ("x", "y"):
+        stored, found = np.load(tmp_path / "clips" / f"{name}.npy"), getattr(held_out, name)
+        assert stored.dtype == np.int8 and (stored < 0).any() and found.dtype == torch.float32
+        assert found.shape == stored.shape == (5, 2, 32, 32)
+        assert (found.numpy() * 32 == stored).all()
+        assert found is held_out.factors[name]
+        noise.append(found - getattr(rendered, name))
+    assert torch.stack(noise).abs().max() <= world.noise + 0.55 / 32  # half a quantum, and what float32 loses
+    assert held_out.factors["branch"].dtype == torch.int64 and held_out.factors["branch"].shape == (5, 1)
+    assert held_out.factors["angle"].dtype == torch.float32 and (held_out.factors["angle"] > 0.4).all()
 
 
 @pytest.mark.parametrize("name", ["x", "y", "mode", "offset"])
@@ -124,7 +142,7 @@ def test_failure_while_writing_leaves_the_old_set_whole_and_nothing_beside_it(fo
     ("world", "count", "message"),
     [
         (BENT, 0, "count: expected at least 1, found 0"),
-        (Part("plain"), 8, "world: expected one of plane, found 'plain'; did you mean 'plane'"),
+        (Part("plain"), 8, "world: expected one of fork, plane, found 'plain'; did you mean 'plane'"),
         (Part("plane", {"mods": 4}), 8, "world: option of 'plane'.*did you mean 'modes'"),
         (Part("plane", {"bend": "1e-3"}), 8, "world.bend: expected float, found '1e-3'"),
         (Part("plane", {"radius": 12.0}), 8, "plane: expected coordinates within"),

@@ -90,6 +90,39 @@ def test_discrete_inference_tries_every_code(seed, size):
         assert found.argmin[b].tolist() == [float(k == best) for k in range(size)]
 
 
+@pytest.mark.parametrize("size", [1, 2, 16])
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
+def test_inference_over_codes_of_any_length_is_brute_force(size, scale):
+    latent = Discrete(size, scale).double()
+    decoder, curve, y = normal(6, size), normal(3, 6, seed=1), normal(20, 3, seed=2)
+
+    def outcome(z):
+        return (z @ decoder.T).tanh() @ curve.T
+
+    found, tried = latent.infer(lambda z: energy(y, outcome(z), latent.regularize(z))), set()
+    for b in range(20):
+        costs = []
+        for k in range(size):
+            code = torch.zeros(size, dtype=torch.float64)
+            code[k] = scale
+            costs.append((y[b] - outcome(code)).square().sum().item())
+        best = min(range(size), key=costs.__getitem__)
+        tried.add(best)
+        assert found.value[b].item() == pytest.approx(costs[best], rel=1e-12)
+        assert found.argmin[b].tolist() == [scale * (k == best) for k in range(size)]
+    assert len(tried) >= min(size, 4)  # the answer is not always the same code
+
+
+@pytest.mark.parametrize("scale", [0.5, 4.0])
+def test_scale_is_the_length_of_every_code(scale):
+    latent = Discrete(3, scale)
+    assert latent.codes.tolist() == [[scale, 0, 0], [0, scale, 0], [0, 0, scale]]
+    assert latent.bits == pytest.approx(math.log2(3)) and latent.width == 3
+    drawn = samples(latent, 300)
+    assert ((drawn == 0) | (drawn == scale)).all() and (drawn.sum(0) > 0).all() and (drawn.sum(1) == scale).all()
+    assert torch.equal(Discrete(3).codes, torch.eye(3))
+
+
 @PROPERTY
 @given(SEEDS, st.sampled_from([0.0, 0.1, 2.0]), st.sampled_from([1, 3]))
 def test_continuous_inference_solves_the_ridge_problem(seed, alpha, restarts):
@@ -144,6 +177,9 @@ def test_starts_are_those_of_a_standard_normal_and_always_the_same():
 
 @pytest.mark.parametrize("build, argument", [
     (lambda: Discrete(0), "size"),
+    (lambda: Discrete(2, scale=0.0), "scale"),
+    (lambda: Discrete(2, scale=-1.0), "scale"),
+    (lambda: Discrete(2, scale=math.nan), "scale"),
     (lambda: LowDimensional(0), "size"),
     (lambda: LowDimensional(2, alpha=-0.1), "alpha"),
     (lambda: LowDimensional(2, alpha=math.nan), "alpha"),

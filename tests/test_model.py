@@ -39,6 +39,17 @@ def with_action(latent):
     return JEPA(*parts, latent).double()
 
 
+class Even(nn.Module):
+    """The encoder for which y and −y are the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Encoder(2, 3, hidden=[8])
+
+    def forward(self, y):
+        return self.inner(y.square())
+
+
 class Copy(nn.Module):
     """The predictor that ignores s and returns z."""
 
@@ -176,11 +187,33 @@ def test_targets_with_one_representation_have_exactly_one_energy():
     assert (model.infer(x, y).value != model.infer(x, detail).value).all()
 
 
-def test_one_context_is_broadcast_against_many_targets():
-    model, x, y = made(encoder_x=MLP, encoder_y=MLP, latent=CURVE), normal(1, 2), normal(7, 2, seed=1)
-    s = Representations(model.encoder_x(x), model.encoder_y(y))
-    found = model.latent.infer(model.cost(s)).value
-    torch.testing.assert_close(found, model.infer(x.expand(7, -1), y).value)
+@pytest.mark.parametrize("inference", ["minimize", {"name": "amortized", "hidden": 8}])
+@pytest.mark.parametrize("latent", [CODES, CURVE])
+def test_energies_are_equal_to_the_bit_where_representations_are(latent, inference):
+    model = made(encoder_x=MLP, encoder_y=MLP, latent=latent, inference=inference)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model.encoder_y = Even().double()
+    x, y = normal(6, 2), normal(6, 2, seed=1)
+    other = y * torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]).repeat(2, 1)
+    z = model.latent.sample((6, 5), torch.Generator().manual_seed(0)).double()
+    assert (y != other).any(1).all() and torch.equal(model.encoder_y(y), model.encoder_y(other))
+    assert torch.equal(model.energy(x, y, z), model.energy(x, other, z))
+    for found, expected in zip(model.infer(x, y), model.infer(x, other), strict=True):
+        assert torch.equal(found, expected)
+    free = [model.free_energy(model.encode(x, target)) for target in (y, other, y + 0.1)]
+    assert torch.equal(free[0], free[1]) and (free[0] != free[2]).all()
+
+
+@pytest.mark.parametrize("latent", ["none", CODES, CURVE])
+def test_one_context_is_broadcast_against_many_targets(latent):
+    model, x, y = made(encoder_x=MLP, encoder_y=MLP, latent=latent), normal(1, 2), normal(7, 2, seed=1)
+    s, apart = Representations(model.encoder_x(x), model.encoder_y(y)), model.infer(x.expand(7, -1), y)
+    assert apart.argmin.shape == (7, model.latent.width)
+    for found, expected in zip(model.minimum(s), apart, strict=True):
+        torch.testing.assert_close(found, expected)
+        assert not found.requires_grad
+    torch.testing.assert_close(model.free_energy(s), apart.value)
 
 
 def test_bad_input_is_named():

@@ -24,6 +24,10 @@ MLP = {"name": "mlp", "outputs": 5, "hidden": [8]}
 KINDS = {
     "cooled codes": {"latent": {"name": "discrete", "size": 4}, "loss.beta_start": 1.0},
     "free latent": {"latent": {"name": "low_dimensional", "size": 2, "starts": 4, "steps": 2}},
+    "inferring network": {
+        "latent": {"name": "low_dimensional", "size": 2, "alpha": 0.1},
+        "inference": {"name": "amortized", "features": 3, "hidden": 4},
+    },
     "auto-encoder": {"context": "y", "encoder_x": MLP},
     "joint embedding": {
         **{"encoder_x": MLP, "encoder_y": MLP, "predictor": "identity"},
@@ -237,6 +241,8 @@ def test_checkpoint_that_would_execute_code_is_refused_and_executes_none(checkpo
         {"latent": {"name": "discrete", "size": 2}, "predictor": {"name": "mlp", "hidden": [8]}},
         {"train.steps": 1},
         {"train.rate": 0.5},
+        {"train.beta2": 0.9},
+        {"train.pool": 64},
         {"loss.covariance": 0.25},
     ],
 )
@@ -376,6 +382,29 @@ def test_single_step_has_the_full_learning_rate(spy):
 def test_temperature_falls_linearly_to_its_final_value(spy, loss, temperatures):
     run(settings(KINDS["cooled codes"], {"loss.beta_start": math.inf}, {"loss": loss, "train.steps": 8}))
     assert [1 / beta for beta in spy.betas] == pytest.approx(temperatures)
+
+
+@pytest.mark.parametrize("beta2", [0.0, 0.5, 0.999])
+def test_two_steps_are_those_of_adamw_with_the_given_second_beta(beta2):
+    config = settings({"train": {"steps": 2, "batch": 8, "rate": 0.01, "beta2": beta2, "decay": 0.3, "clip": 1e9}})
+    source, generator = build.source(config, build.world(config)), torch.Generator().manual_seed(0)
+    batches = [source(8, generator) for _ in range(2)]
+    model, served = build.model(config, 0), iter(batches)
+    fit(model, lambda count, generator: next(served), (config.train, config.loss), generator)
+    other = build.model(config, 0)
+    weights = [weight.detach() for weight in other.parameters()]
+    first, second = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+    for step, (x, a, y, _) in enumerate(batches, start=1):
+        for weight in other.parameters():
+            weight.grad = None
+        train.loss(other, x, a, y, train.Weights(1.0, 0.0, 0.0, math.inf)).total.backward()
+        for i, (weight, slope) in enumerate(zip(weights, [w.grad for w in other.parameters()], strict=True)):
+            first[i] = 0.9 * first[i] + 0.1 * slope
+            second[i] = beta2 * second[i] + (1 - beta2) * slope.square()
+            mean, square = first[i] / (1 - 0.9**step), second[i] / (1 - beta2**step)
+            weight.copy_(weight * (1 - 0.01 * 0.3) - 0.01 * mean / (square.sqrt() + 1e-8))
+    for found, expected in zip(model.parameters(), weights, strict=True):
+        torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_is_clipped_to_its_largest_norm():

@@ -38,6 +38,7 @@ class Amortized(nn.Module):
         self.encoder = (
             Convolutional(target, features, channels, patch, hidden) if pixels else MLP(target, features, [hidden])
         )
+        self.context = context
         self.last = nn.Linear(context + features, outputs)
 
     def forward(self, s_x: Tensor, s_y: Tensor) -> Tensor:
@@ -45,4 +46,7 @@ class Amortized(nn.Module):
 
         Raises: ValueError for a shape that does not fit.
         """
+        if s_x.shape[-1] != self.context or len(s_x) not in (1, len(s_y)):
+            what = f"expected [{len(s_y)}, {self.context}] or a single context"
+            raise ValueError(f"s_x: {what}, found shape {list(s_x.shape)}")
         return self.last(torch.cat([s_x.expand(len(s_y), -1), self.encoder(s_y)], -1))

@@ -1,0 +1,218 @@
+"""The network that infers z: its formula, the energy at its answer, and the gradient that teaches it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from jepa import build
+from jepa.config import configure
+from jepa.encoders import MLP as Perceptron
+from jepa.encoders import Convolutional, Identity
+from jepa.latents.amortized import Amortized
+from jepa.latents.finite import Discrete
+from jepa.latents.low_dimensional import LowDimensional
+from jepa.model import JEPA, Representations
+
+MLP = {"name": "mlp", "outputs": 3, "hidden": [8]}
+NETWORK = {"name": "amortized", "features": 5, "hidden": 8}
+CURVE = {"name": "low_dimensional", "size": 2, "alpha": 0.3, "steps": 20}
+CODES = {"name": "discrete", "size": 4}
+CLIPS = {"world": {"name": "fork", "frames": 2}, "latent": CURVE, "predictor": {"hidden": [8]}}
+FILTERS = {"name": "convolutional", "outputs": 6, "channels": [2], "patch": 8, "hidden": 4}
+CHANNELS = {"channels": [2], "patch": 8}
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def scattered(model):
+    """Return the model in double precision with every weight drawn anew, biases too."""
+    for parameter in model.double().parameters():
+        nn.init.normal_(parameter)
+    return model
+
+
+def made(**diff):
+    """Return a JEPA on the plane that infers z by a network."""
+    defaults = {"predictor": {"hidden": [8]}, "latent": CURVE, "inference": NETWORK}
+    return build.model(configure(defaults, {"encoder_x": MLP, "encoder_y": MLP}, diff), 0).double()
+
+
+def test_network_is_linear_in_the_context_and_in_what_it_makes_of_the_target():
+    model, s_x, s_y = scattered(Amortized(3, 4, 2, features=5, hidden=6)), normal(7, 3), normal(7, 4, seed=1)
+    weight_1, bias_1, weight_2, bias_2, last, shift = (p.detach() for p in model.parameters())
+    assert (weight_1.shape, weight_2.shape, last.shape) == ((6, 4), (5, 6), (2, 8))
+    hidden = s_y @ weight_1.T + bias_1
+    features = (hidden * hidden.sigmoid()) @ weight_2.T + bias_2
+    torch.testing.assert_close(model(s_x, s_y).detach(), s_x @ last[:, :3].T + features @ last[:, 3:].T + shift)
+
+
+def test_network_sees_pixels_through_convolutions():
+    model = scattered(Amortized(3, (2, 8, 12), 2, features=5, hidden=6, channels=[3, 4], patch=2))
+    first, bias_1, second, bias_2, wide, bias_3, narrow, bias_4, last, shift = (p.detach() for p in model.parameters())
+    s_x, pixels, silu = normal(7, 3), normal(7, 2, 8, 12, seed=1), nn.functional.silu
+    picture = silu(nn.functional.conv2d(pixels, first, bias_1, stride=2, padding=1))
+    picture = silu(nn.functional.conv2d(picture, second, bias_2, stride=2, padding=1))
+    assert picture.shape == (7, 4, 2, 3) and len(wide) == 6 and len(narrow) == 5
+    features = silu(picture.flatten(1) @ wide.T + bias_3) @ narrow.T + bias_4
+    expected = torch.cat([s_x, features], 1) @ last.T + shift
+    torch.testing.assert_close(model(s_x, pixels).detach(), expected)
+    assert torch.equal(model(s_x, pixels.flatten(1)), model(s_x, pixels))  # as a generative model has them
+
+
+@pytest.mark.parametrize("target", [4, (1, 8, 8)])
+def test_single_context_serves_all_targets(target):
+    model = scattered(Amortized(3, target, 2, features=5, hidden=6))
+    s_x, s_y = normal(1, 3), normal(7, 4 if target == 4 else 64, seed=1)
+    assert torch.equal(model(s_x, s_y), model(s_x.repeat(7, 1), s_y))
+    torch.testing.assert_close(model(s_x, s_y), torch.cat([model(s_x, row[None]) for row in s_y]))
+
+
+@pytest.mark.parametrize("build, message", [
+    (lambda: Amortized(3, 4, 0), "inference: expected a latent with a width of at least 1, found 0$"),
+    (lambda: Amortized(3, 4, 2, features=0), "widths: expected at least 1"),
+    (lambda: Amortized(3, 4, 2, hidden=0), "widths: expected at least 1"),
+    (lambda: Amortized(3, (1, 8, 8), 2, patch=3), "patch: expected an even number that divides 8 and 8, found 3"),
+    (lambda: Amortized(3, (1, 8, 8), 2, channels=[]), "channels, hidden, outputs: expected"),
+    (lambda: Amortized(3, 4, 2)(torch.zeros(7, 3), torch.zeros(7, 5)), "x: expected 4 features"),
+    (lambda: Amortized(3, (1, 8, 8), 2)(torch.zeros(7, 3), torch.zeros(7, 60)), r"x: expected \[B, 1, 8, 8\]"),
+    (lambda: made(inference=NETWORK, latent="none"), "inference: expected a latent with a width of at least 1"),
+])  # fmt: skip
+def test_bad_input_is_named(build, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        build()
+
+
+@pytest.mark.parametrize("latent", [CURVE, CODES])
+def test_minimum_is_the_energy_at_the_answer_of_the_network(latent):
+    model, x, y = made(latent=latent), normal(6, 2), normal(6, 2, seed=1)
+    s, found = model.encode(x, y), model.infer(x, y)
+    expected = torch.empty(6, dtype=torch.float64)
+    for b in range(6):
+        z = model.inference(s.s_x[b : b + 1], s.s_y[b : b + 1])
+        torch.testing.assert_close(found.argmin[b : b + 1], z.detach())
+        prediction = model.predictor(s.s_x[b : b + 1], x.new_zeros(1, 0), z.unsqueeze(1))[0, 0]
+        expected[b] = (s.s_y[b] - prediction).square().sum() + model.latent.regularize(z)[0]
+    torch.testing.assert_close(found.value, expected)
+    torch.testing.assert_close(model.energy(x, y, found.argmin.unsqueeze(1)).squeeze(1), found.value)
+    torch.testing.assert_close(model.free_energy(s), found.value)
+    assert torch.equal(found.trace, found.value[None])
+    assert not any(tensor.requires_grad for tensor in [*found, *model.minimum(s)])
+    assert model.free_energy(s).requires_grad
+
+
+def test_network_hears_the_action_through_the_energy_alone():
+    predictor = build.model(configure({"latent": CURVE}), 0).predictor
+    wide = type(predictor)(2, 2, 1, 2, hidden=[8])
+    model = JEPA(Identity(2), Identity(2), wide, LowDimensional(2), inference=Amortized(2, 2, 2)).double()
+    x, y, a = normal(6, 2), normal(6, 2, seed=1), normal(6, 1, seed=2)
+    assert torch.equal(model.infer(x, y, a).argmin, model.infer(x, y, a + 1).argmin)
+    assert (model.infer(x, y, a).value - model.infer(x, y, a + 1).value).abs().min() > 1e-9
+    torch.testing.assert_close(model.free_energy(model.encode(x, y), a), model.infer(x, y, a).value)
+
+
+class Matrix(nn.Module):
+    """The inference z = M s_y, or the predictor W z."""
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.weight = nn.Parameter(matrix)
+
+    def forward(self, first, second, z=None):
+        return (second if z is None else z) @ self.weight.T
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_gradient_leads_the_network_to_the_exact_minimum(alpha):
+    # F = ‖s − W M s‖² + α ‖M s‖², whose slope over M is 2 ((WᵀW + α) M − Wᵀ) s sᵀ: 0 where M solves the ridge problem
+    decoder, network, y, latent = normal(5, 2), normal(2, 5, seed=1), normal(9, 5, seed=2), LowDimensional(2, alpha)
+    ridge = decoder.T @ decoder + alpha * torch.eye(2)
+    for matrix in (network, torch.linalg.solve(ridge, decoder.T)):
+        model = JEPA(Identity(2), Identity(5), Matrix(decoder), latent, inference=Matrix(matrix.clone())).double()
+        loss = model.free_energy(model.encode(normal(9, 2), y)).sum()
+        (slope,) = torch.autograd.grad(loss, model.inference.weight)
+        torch.testing.assert_close(slope, 2 * (ridge @ matrix - decoder.T) @ y.T @ y)
+    assert slope.abs().max() < 1e-9
+    model.inference, latent.steps = None, 300
+    torch.testing.assert_close(model.infer(normal(9, 2), y).value.sum(), loss.detach())
+
+
+def test_gradient_is_that_of_the_energy_at_a_moving_answer():
+    model, x, y = made(), normal(6, 2), normal(6, 2, seed=1)
+    parameters = list(model.parameters())
+    slopes = torch.autograd.grad(model.free_energy(model.encode(x, y)).sum(), parameters)
+    assert all(slope.abs().max() > 0 for slope in slopes)
+    for slope, parameter in zip(slopes, parameters, strict=True):
+        direction, values = torch.randn_like(parameter), []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                parameter += step * direction
+                values.append(model.infer(x, y).value.sum().item())
+                parameter -= step * direction
+        expected = (values[0] - values[1]) / 2e-5
+        assert (slope * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("latent", [CURVE, CODES])
+@pytest.mark.parametrize("beta", [0.5, 3.0])
+def test_network_has_no_temperature(latent, beta):
+    model = made(latent=latent)
+    with pytest.raises(ValueError, match=f"^beta: expected infinity, .* found {beta}"):
+        model.free_energy(model.encode(normal(3, 2), normal(3, 2)), beta=beta)
+    model.free_energy(model.encode(normal(3, 2), normal(3, 2)), beta=math.inf)
+
+
+def test_one_context_is_broadcast_against_many_targets():
+    model, x, y = made(), normal(1, 2), normal(7, 2, seed=1)
+    s = Representations(model.encoder_x(x), model.encoder_y(y))
+    found, apart = model.minimum(s), model.infer(x.expand(7, -1), y)
+    for one, other in zip(found, apart, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(model.free_energy(s), apart.value)
+
+
+@pytest.mark.parametrize("diff, kind, width", [
+    ({"encoder_x": FILTERS, "encoder_y": "identity", "inference": NETWORK | CHANNELS}, Convolutional, (2, 32, 32)),
+    ({"encoder_x": FILTERS, "encoder_y": FILTERS | {"outputs": 3}, "inference": NETWORK}, Perceptron, 3),
+    ({"world": "plane", "encoder_x": MLP, "encoder_y": "identity", "inference": NETWORK}, Perceptron, 2),
+    ({"world": "plane", "encoder_x": MLP, "encoder_y": "shared", "inference": NETWORK}, Perceptron, 3),
+])  # fmt: skip
+def test_target_is_taken_as_it_comes(diff, kind, width):
+    config = configure(CLIPS, diff)
+    model = build.model(config, 0)
+    pairs = build.source(config, build.world(config))(3, torch.Generator().manual_seed(0))
+    assert type(model.inference.encoder) is kind and model.inference.encoder.inputs == width
+    assert model.inference.encoder.outputs == 5  # the configured features
+    found = model.infer(pairs.x, pairs.y)
+    assert found.argmin.shape == (3, 2) and found.value.isfinite().all()
+    torch.testing.assert_close(found.value, model.energy(pairs.x, pairs.y, found.argmin.unsqueeze(1)).squeeze(1))
+
+
+@pytest.mark.parametrize("diff, message", [
+    ({"inference.steps": 3}, "inference: option of 'minimize': expected one of none, found 'steps'"),
+    ({"inference": "amortised"}, "inference: expected one of amortized, minimize, found 'amortised'.*did you mean"),
+    ({"inference": {"name": "amortized", "feature": 3}}, "inference: option of 'amortized'.*did you mean 'features'"),
+    ({"inference": {"name": "amortized", "outputs": 3}}, "inference: option of 'amortized'.*found 'outputs'"),
+    ({"inference": {"name": "amortized", "hidden": [3]}}, r"inference.hidden: expected int, found \[3\]"),
+    ({"inference": NETWORK | {"patch": 3}}, "patch: expected an even number that divides 32 and 32, found 3"),
+    ({"inference": NETWORK, "latent": "none"}, "inference: expected a latent with a width of at least 1, found 0"),
+])  # fmt: skip
+def test_option_that_does_not_exist_or_fit_is_an_error(diff, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        build.model(configure(CLIPS, {"encoder_x": FILTERS}, diff), 0)
+
+
+def test_without_a_network_z_is_minimized():
+    model = build.model(configure({"latent": CODES}), 0)
+    assert model.inference is None and isinstance(model.latent, Discrete)
+    assert not [name for name in model.state_dict() if name.startswith("inference")]
