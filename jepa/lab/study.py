@@ -101,7 +101,8 @@ class Study:
         """Return the rows of one metric for the named variants, in their order. Raises: ValueError as `values` does."""
         table, parts = self.table, []
         for variant in variants:
-            parts.append(table[(table.metric == metric) & (table.variant == variant)])
+            rows = table[(table.metric == metric) & (table.variant == variant)]
+            parts.append(rows.drop_duplicates("seed"))  # the same number may serve several claims
             if parts[-1].empty:
                 raise unknown("metric, variant", f"{metric}, {variant}", set(table.metric + ", " + table.variant))
         return pd.concat(parts, ignore_index=True)
