@@ -130,12 +130,11 @@ def _submit(
     pool: ProcessPoolExecutor, tasks: Sequence[Task], store: Path, progress: Callable[[int], None]
 ) -> list[Future]:
     """Return the futures of all tasks; one that keeps the encoders of another begins when that one is done."""
-    keys = {_folder(task, store): task for task in tasks if task.frozen is None}
-    keys |= {_folder(task.frozen, store): task.frozen for task in tasks if task.frozen is not None}
-    first = {_folder(task.frozen, store) for task in tasks if task.frozen is not None}
-    begun = {key: pool.submit(execute, keys[key], store) for key in sorted(keys, key=lambda key: key not in first)}
-    waiting = {begun[key] for key in first}
-    futures: dict[int, Future] = {n: begun[_folder(t, store)] for n, t in enumerate(tasks) if t.frozen is None}
+    parents = {_identity(task.frozen): task.frozen for task in tasks if task.frozen is not None}
+    plain = {_identity(task): task for task in tasks if task.frozen is None}
+    begun = {key: pool.submit(execute, task, store) for key, task in {**parents, **plain}.items()}
+    waiting = {begun[key] for key in parents}
+    futures: dict[int, Future] = {n: begun[_identity(task)] for n, task in enumerate(tasks) if task.frozen is None}
     for future in futures.values():
         future.add_done_callback(lambda _: progress(1))
     while waiting:
@@ -143,7 +142,7 @@ def _submit(
         for future in done:
             future.result()  # raises what the encoders' own training raised
         for number, task in enumerate(tasks):
-            if number not in futures and begun[_folder(task.frozen, store)] in done:
+            if number not in futures and begun[_identity(task.frozen)] in done:
                 futures[number] = pool.submit(execute, task, store)
                 futures[number].add_done_callback(lambda _: progress(1))
     return [futures[number] for number in range(len(tasks))]
@@ -185,10 +184,14 @@ def _fit_head(
     model: JEPA, frozen: JEPA, source: Callable, settings: tuple[Train, Loss], generator: torch.Generator, path: Path
 ) -> Curve:
     """Train all but the encoders, which become those of `frozen` and encode their pool of pairs once."""
+    for name in ("encoder_x", "encoder_y"):
+        try:
+            getattr(model, name).load_state_dict(getattr(frozen, name).state_dict())
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{name}: expected the shape of the frozen variant's, found another ({reason})") from error
     pool = build.encoded(frozen, source, settings[0].pool, generator)
     curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"))
-    for name in ("encoder_x", "encoder_y"):
-        getattr(model, name).load_state_dict(getattr(frozen, name).state_dict())
     save(path, {"model": model.state_dict()})
     return curve
 
@@ -199,6 +202,11 @@ def _read(record: Path) -> dict[str, Any]:
         return json.loads(record.read_text())
     except ValueError as error:
         raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
+
+
+def _identity(task: Task) -> str:
+    """Return the fingerprint of all that a task without frozen encoders asks for."""
+    return fingerprint(task.name, to_dict(task.config), task.seed, str(task.held_out))
 
 
 def _folder(task: Task, store: Path) -> Path:

@@ -216,3 +216,9 @@ def test_without_a_network_z_is_minimized():
     model = build.model(configure({"latent": CODES}), 0)
     assert model.inference is None and isinstance(model.latent, Discrete)
     assert not [name for name in model.state_dict() if name.startswith("inference")]
+
+
+@pytest.mark.parametrize("s_x", [torch.zeros(3, 3), torch.zeros(2, 5)], ids=["3 contexts for 2 targets", "too wide"])
+def test_contexts_that_do_not_fit_are_refused(s_x):
+    with pytest.raises(ValueError, match=r"^s_x: expected \[2, 3\] or a single context, found shape"):
+        Amortized(3, 4, 2)(s_x, torch.zeros(2, 4))

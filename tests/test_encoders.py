@@ -209,3 +209,10 @@ def test_width_that_does_not_fit_is_refused(build, argument):
 def test_input_that_no_encoder_can_have_is_named(build, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         build()
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 12, 2), (5, 3, 8, 12), (5, 96, 2)])
+def test_pixels_in_another_order_are_refused(shape):
+    for encoder in (Identity((2, 8, 12)), Convolutional((2, 8, 12), 3, channels=[4], patch=4, hidden=5)):
+        with pytest.raises(ValueError, match=r"^x: expected .*2, 8, 12\], found shape"):
+            encoder(torch.zeros(shape))

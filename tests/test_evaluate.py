@@ -12,7 +12,8 @@ from jepa import build
 from jepa.config import configure
 from jepa.data import HeldOut
 from jepa.encoders import Identity
-from jepa.evaluate import free_energy, inferring, measure
+from jepa.evaluate import inferring, measure
+from jepa.evaluate.landscapes import free_energy
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA
@@ -179,7 +180,9 @@ def test_volume_is_the_logarithm_of_the_mean_share_over_contexts():
 def test_measure_that_does_not_exist_is_named_with_those_that_do():
     config, world, held_out = subject({"measure.names": ["arae"]})
     model = hand_built(codebook(world, 0), Discrete(1))
-    with pytest.raises(ValueError, match="measure.names: expected one of area, codes, .*found 'arae'.*mean 'area'"):
+    with pytest.raises(
+        ValueError, match="measure.names: expected one of area, branches, codes, .*found 'arae'.*mean 'area'"
+    ):
         measure(config, model, held_out, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""The ridge probe against scikit-learn, planted factors, and noise that is really drawn."""
+"""The probes against scikit-learn, planted factors, and noise that is really drawn."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
-from jepa.measures.probes import ridge_probe
+from jepa.measures.probes import Probe, ridge_probe
 
 SCALES = torch.tensor([0.01, 0.3, 1.0, 20.0], dtype=torch.float64)
 
@@ -125,3 +125,127 @@ def test_bad_input_is_named(change, argument):
     arguments = dict(zip(["train_s", "train_t", "test_s", "test_t"], planted(), strict=True)) | change
     with pytest.raises(ValueError, match=f"^{argument}: expected"):
         ridge_probe(**arguments)
+
+
+def curved(size=1500, seed=0):
+    """Three features of unlike scale and factors: linear in them, the product of two of them, and noise."""
+    s = normal(size, 3, seed=seed)
+    t = torch.stack(
+        [s @ torch.tensor([1.0, -2.0, 0.5]).double() + 3, s[:, 0] * s[:, 1], normal(size, seed=seed + 1)], 1
+    )
+    return s * SCALES[:3] + 5, t
+
+
+def halves(s, t):
+    """Return training and test samples."""
+    return s[:1000], t[:1000], s[1000:], t[1000:]
+
+
+def test_non_linear_probe_reads_what_a_linear_one_cannot():
+    train_s, train_t, test_s, test_t = halves(*curved())
+    probe = Probe(train_s, train_t, penalty=1e-4)
+    linear, product, noise = probe.r2(test_s, test_t).tolist()
+    assert linear > 0.999 and product > 0.9 and noise < 0.05
+    linear, product, noise = ridge_probe(train_s, train_t, test_s, test_t).tolist()
+    assert linear > 0.999 and product < 0.05 and noise < 0.05
+
+
+def test_noise_is_about_nothing_and_linear_factors_are_read_in_full():
+    s, t = normal(3000, 4, seed=0), normal(3000, 4, seed=1)
+    t[:, :2] = s[:, :2] - 3 * s[:, 2:]
+    scores = Probe(s[:2500], t[:2500], features=64).r2(s[2500:], t[2500:])
+    assert (scores[:2] > 0.999).all() and (scores[2:].abs() < 0.06).all()
+
+
+def test_non_linear_probe_is_ridge_regression_on_its_layer():
+    train_s, train_t, test_s, test_t = (matrix.numpy() for matrix in halves(*curved()))
+    layer = torch.Generator().manual_seed(7)
+    weights = torch.randn(3, 40, generator=layer, dtype=torch.float64).numpy() / math.sqrt(3)
+    bias = torch.randn(40, generator=layer, dtype=torch.float64).numpy()
+
+    def features(s):
+        standard = (s - train_s.mean(axis=0)) / train_s.std(axis=0)
+        return np.concatenate([standard, np.maximum(0, standard @ weights + bias)], axis=1)
+
+    unit = features(train_s).std(axis=0)
+    ridge = Ridge(alpha=0.3 * len(train_s)).fit(features(train_s) / unit, train_t)
+    read = ridge.predict(features(test_s) / unit)
+    probe = Probe(*halves(*curved())[:2], features=40, penalty=0.3, seed=7)
+    np.testing.assert_allclose(probe(torch.tensor(test_s)), read, atol=1e-9)
+    expected = r2_score(test_t, read, multioutput="raw_values")
+    np.testing.assert_allclose(probe.r2(torch.tensor(test_s), torch.tensor(test_t)), expected, atol=1e-9)
+
+
+def test_non_linear_probe_is_blind_to_offset_and_unit_of_every_feature():
+    train_s, train_t, test_s, test_t = halves(*curved())
+    unit, offset = torch.tensor([1e-5, 3.0, 1e4]), torch.tensor([0.0, 1.0, -1e4])
+    plain = Probe(train_s, train_t).r2(test_s, test_t)
+    moved = Probe(train_s * unit + offset, train_t).r2(test_s * unit + offset, test_t)
+    torch.testing.assert_close(moved, plain, rtol=0, atol=1e-6)
+    scaled = Probe(train_s, 50 * train_t - 9)(test_s)
+    torch.testing.assert_close(scaled, 50 * Probe(train_s, train_t)(test_s) - 9, rtol=1e-9, atol=1e-6)
+
+
+def test_same_seed_same_probe_whatever_else_is_drawn():
+    train_s, train_t, test_s, _ = halves(*curved())
+    before = torch.get_rng_state()
+    first = Probe(train_s, train_t, seed=3)(test_s)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    assert torch.equal(Probe(train_s, train_t, seed=3)(test_s), first)
+    assert not torch.equal(Probe(train_s, train_t, seed=4)(test_s), first)
+    assert torch.equal(Probe(train_s, train_t)(test_s), Probe(train_s, train_t, seed=0)(test_s))
+
+
+def test_probe_reads_sets_of_representations_in_their_precision():
+    train_s, train_t, test_s, _ = halves(*curved())
+    probe = Probe(train_s.float(), train_t.float(), features=16)
+    sets = test_s[:24].float().view(2, 4, 3, 3)
+    found = probe(sets)
+    assert found.shape == (2, 4, 3, 3) and found.dtype == torch.float32
+    one_by_one = torch.stack([probe(row) for row in sets.view(24, 3)]).view(2, 4, 3, 3)
+    torch.testing.assert_close(found, one_by_one)
+    assert probe(test_s).dtype == torch.float64
+    narrow = Probe(train_s, train_t[:, :1])
+    assert narrow(test_s[0]).shape == (1,) and narrow(test_s[:0]).shape == (0, 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
+def test_constant_feature_is_no_obstacle_to_the_non_linear_probe(value):
+    # A constant is 0 once it is centered: of its row in the layer nothing is left, whatever the row is.
+    train_s, train_t, test_s, test_t = halves(*curved())
+    wide = [torch.cat([s, torch.full((len(s), 1), value)], 1) for s in (train_s, test_s)]
+    scores = Probe(wide[0], train_t, penalty=1e-4).r2(wide[1], test_t)
+    assert scores[0] > 0.999 and scores[1] > 0.9
+    silent = Probe(torch.full_like(train_s, value), train_t)
+    mean = train_t.mean(dim=0).expand_as(test_t)
+    torch.testing.assert_close(silent(torch.full_like(test_s, value)), mean, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("change, argument", [
+    ({"s": torch.zeros(60)}, "s: expected a matrix"),
+    ({"s": torch.zeros(60, 0)}, "s: expected a matrix"),
+    ({"s": torch.full((60, 4), math.nan)}, "s: expected finite numbers"),
+    ({"t": torch.zeros(59, 3)}, "t: expected 60 samples as in the representations, found 59"),
+    ({"t": torch.full((60, 3), math.inf)}, "t: expected finite numbers"),
+    ({"penalty": 0.0}, "penalty: expected a number above 0, found 0.0"),
+    ({"penalty": math.nan}, "penalty: expected a number above 0, found nan"),
+])  # fmt: skip
+def test_bad_input_of_the_non_linear_probe_is_named(change, argument):
+    train_s, train_t, _, _ = planted()
+    with pytest.raises(ValueError, match=f"^{argument}"):
+        Probe(**({"s": train_s, "t": train_t} | change))
+
+
+def test_bad_test_input_of_the_non_linear_probe_is_named():
+    train_s, train_t, test_s, test_t = planted()
+    probe = Probe(train_s, train_t, features=8)
+    with pytest.raises(ValueError, match="^s: expected 4 columns as in training, found 5"):
+        probe(torch.zeros(40, 5))
+    with pytest.raises(ValueError, match="^s: expected 4 columns as in training, found 3"):
+        probe.r2(test_s[:, :3], test_t)
+    with pytest.raises(ValueError, match="^s: expected finite numbers"):
+        probe.r2(test_s / 0, test_t)
+    test_t[:, 1] = 0.1
+    with pytest.raises(ValueError, match="^t: expected factors that vary, found a constant in column 1"):
+        probe.r2(test_s, test_t)

@@ -6,14 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from conftest import ROOT
 
-from jepa import data, runs
+from jepa import build, data, runs
 from jepa.config import Part, configure
+from jepa.model import JEPA
 from jepa.runs import Task, execute, execute_all, trained
+from jepa.train import fit
+from jepa.worlds.pairs import Pairs
 from jepa.worlds.plane import Plane
 
 SMALL = {
@@ -76,9 +80,32 @@ def changed(task, **diff):
     return task._replace(config=configure(diff, base=task.config))
 
 
+def child_of(task, **diff):
+    """Return a task that keeps the encoders of another one."""
+    diff = {"train": {"rate": 0.01, "pool": 48}, "latent": {"name": "discrete", "size": 3}, **diff}
+    return changed(task, **diff)._replace(name="child", frozen=task)
+
+
+def encoders(run):
+    """Return the weights of the encoders that a run stored."""
+    return {name: value for name, value in state(run).items() if name.startswith("encoder_")}
+
+
+def same(one, two):
+    """Return whether two states are the same to the bit."""
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Let the pool be one of threads, which start at once and can be watched."""
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
+
+
 def test_results_do_not_depend_on_who_does_them_nor_on_the_order(task, tmp_path):
     other = changed(task, latent="none")._replace(name="other")
     tasks, ended = [t._replace(seed=seed) for t in (task, other) for seed in (0, 1)], []
+    tasks.insert(1, child_of(tasks[0]))
     pooled = execute_all(tasks, tmp_path / "pooled", workers=2, progress=ended.append)
     alone = [execute(t, tmp_path / "alone") for t in reversed(tasks)][::-1]
     assert [run.task for run in pooled] == tasks and sum(ended) == len(tasks)
@@ -226,6 +253,127 @@ def test_first_failure_stops_the_rest_and_keeps_what_is_finished(task, tmp_path)
 def test_pool_needs_a_worker(task, tmp_path):
     with pytest.raises(ValueError, match="workers: expected at least 1, found 0"):
         execute_all([task], tmp_path, workers=0)
+
+
+def test_child_keeps_the_encoders_of_its_parent_to_the_bit(task, tmp_path, drawn):
+    child = execute(child_of(task), tmp_path)
+    assert drawn == [8] * 8 + [48]  # the parent's batches, then the pool
+    parent = execute(task, tmp_path)
+    assert len(drawn) == 9 and parent.folder != child.folder
+    fresh = build.model(child.task.config, 3)
+    assert len(encoders(child)) == 4 and same(encoders(child), encoders(parent))
+    assert not torch.equal(state(child)["encoder_y.layers.0.weight"], fresh.encoder_y.layers[0].weight)
+    assert not torch.equal(state(child)["predictor.first.weight"], fresh.predictor.first.weight)
+    assert trained(child).latent.width == 3 and child.curve["step"] == list(range(1, 9))
+    kept = trained(child).eval().encoder_y(torch.ones(1, 2))
+    assert torch.equal(kept, trained(parent).encoder_y(torch.ones(1, 2)))
+
+
+def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path):
+    child = execute(child_of(task, train={"rate": 0.02, "pool": 700}), tmp_path)
+    parent, config, generator = trained(execute(task, tmp_path)), child.task.config, torch.Generator().manual_seed(3)
+    world, model = build.world(config), build.model(config, 3)
+    pairs = [world.sample(count, generator) for count in (512, 188)]  # 512 at a time
+    with torch.no_grad():
+        pool = [torch.cat([encode(part) for part in side]) for encode, side in (
+            (parent.encoder_x, [pair.x for pair in pairs]), (parent.encoder_y, [pair.y for pair in pairs])
+        )]  # fmt: skip
+
+    def sample(count, generator):
+        rows = torch.randint(700, (count,), generator=generator)
+        return Pairs(pool[0][rows], torch.zeros(count, 0), pool[1][rows], {})
+
+    behind = JEPA(torch.nn.Identity(), torch.nn.Identity(), model.predictor, model.latent)
+    curve = fit(behind, sample, (config.train, config.loss), generator)
+    assert child.curve == {"step": curve.steps, **curve.terms}
+    found = {name: value for name, value in state(child).items() if name.startswith("predictor.")}
+    assert same(found, {f"predictor.{name}": value for name, value in model.predictor.state_dict().items()})
+
+
+def test_parent_is_trained_once_whoever_asks(task, tmp_path, drawn, threads):
+    other = child_of(task, latent={"name": "discrete", "size": 2})._replace(name="other")
+    for number, asked in enumerate(([child_of(task), other], [child_of(task), task, other], [other, task])):
+        ended, store = [], tmp_path / str(number)
+        drawn.clear()
+        found = execute_all(asked, store, progress=ended.append)
+        assert [run.task for run in found] == asked and ended == [1] * len(asked)
+        children = sum(one.frozen is not None for one in asked)
+        assert sorted(drawn) == [8] * 8 + [48] * children
+        before = stamps(store)
+        again = execute_all(asked, store, progress=ended.append)
+        assert [run.rows for run in again] == [run.rows for run in found] and sum(ended) == 2 * len(asked)
+        assert stamps(store) == before and len(drawn) == 8 + children
+        assert len(list(store.iterdir())) == 1 + children
+
+
+def test_child_waits_for_its_own_parent(task, tmp_path, drawn, threads):
+    slow = changed(task, **{"train.steps": 60})
+    asked = [child_of(slow), task._replace(seed=9), child_of(task)]
+    found = execute_all(asked, tmp_path, workers=2)
+    assert [run.task for run in found] == asked and sorted(drawn) == [8] * (60 + 8 + 8) + [48, 48]
+
+
+def test_runs_that_differ_in_the_measuring_only_are_told_apart(task, tmp_path, threads):
+    finer = changed(task, **{"measure.epsilon": 0.5})._replace(name="finer")
+    asked = [task, finer, child_of(finer), task._replace(name="the same under another name")]
+    found = execute_all(asked, tmp_path)
+    assert [run.task for run in found] == asked
+    assert found[0].rows == found[3].rows != found[1].rows and found[0].folder == found[1].folder
+
+
+def test_every_seed_keeps_the_encoders_of_its_own(task, tmp_path, threads):
+    asked = [child_of(task._replace(seed=seed)) for seed in (1, 2)]
+    found = execute_all(asked, tmp_path, workers=1)
+    parents = [execute(child.frozen, tmp_path) for child in asked]
+    assert all(same(encoders(run), encoders(parent)) for run, parent in zip(found, parents, strict=True))
+    assert not same(encoders(found[0]), encoders(found[1]))
+
+
+@pytest.mark.parametrize("diff, same_run", [
+    ({"train.rate": 0.05}, False), ({"train.steps": 9}, False), ({"seed": 4}, False), ({"measure.epsilon": 0.5}, True),
+], ids=str)  # fmt: skip
+def test_child_is_another_one_if_its_parent_is(task, tmp_path, diff, same_run):
+    child = child_of(task)
+    parent = task._replace(**diff) if "seed" in diff else changed(task, **diff)
+    one, two = (execute(child._replace(frozen=frozen), tmp_path) for frozen in (task, parent))
+    assert (one.folder == two.folder) == same_run == same(state(one), state(two))
+    assert execute(child._replace(frozen=None), tmp_path).folder not in (one.folder, two.folder)
+
+
+def test_child_cut_behind_its_training_is_the_same_child(task, tmp_path, drawn, monkeypatch):
+    whole = execute(child_of(task), tmp_path / "whole")
+
+    def cut(*arguments):
+        raise KeyboardInterrupt
+
+    for place in ((runs, "save"), (runs.evaluate, "measure")):
+        store = tmp_path / place[1]
+        execute(task, store)
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, cut)
+            with pytest.raises(KeyboardInterrupt):
+                execute(child_of(task), store)
+        again = execute(child_of(task), store)
+        assert again.rows == whole.rows and again.curve == whole.curve and same(state(again), state(whole))
+
+
+def test_failing_parent_is_named_and_its_children_are_not_begun(task, tmp_path, drawn, threads):
+    bad = task._replace(name="parent", held_out=tmp_path / "lost")
+    child = child_of(bad)._replace(held_out=task.held_out)
+    with pytest.raises(ValueError, match="^child, seed 3: parent, seed 3: data: expected lost/manifest.json"):
+        execute(child, tmp_path / "one")
+    with pytest.raises(ValueError, match="^parent, seed 3: data: expected lost/manifest.json"):
+        execute_all([child, child._replace(name="other")], tmp_path / "all")
+    assert not drawn and not list(tmp_path.rglob("*.json"))
+
+
+def test_failing_child_is_named(task, tmp_path, threads):
+    child = child_of(task, latent={"name": "none", "size": 3})
+    with pytest.raises(ValueError, match="^child, seed 3: latent: option of 'none'"):
+        execute_all([child], tmp_path)
+    other = child_of(task, encoder_y={"outputs": 4})
+    with pytest.raises(ValueError, match="^child, seed 3: "):  # its encoders are none that it could keep
+        execute(other, tmp_path)
 
 
 IMPORTS = """

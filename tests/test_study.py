@@ -9,14 +9,15 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 
 from jepa import data
 from jepa.config import Part
+from jepa.evaluate.landscapes import area, codes
 from jepa.lab import ledger, paths, study, style
 from jepa.lab.study import Study
-from jepa.measures.intervals import interval
 
 NAME = "09_tiny"
 VARIANT = {
@@ -193,29 +194,58 @@ def test_added_numbers_stand_beside_the_measured_ones(done):
     assert done.values("slope", "tiny").to_dict() == {0: 0.333333, 1: 0.25}
 
 
-def test_summary_is_the_interval_over_seeds(done):
-    done.add("E1", "tiny_4", "volume_ratio", {0: 0.5, 1: 2.0})
-    done.add("E2", "tiny_4", "volume_ratio", {0: 9.0, 1: 9.0})
-    scales = {"volume_ratio": "log", "mode_recall": "logit"}
-    summary = done.summary("E1", "volume_ratio", "mode_recall", "low_energy_share", scales=scales)
-    assert list(summary.metric) == ["volume_ratio", *["mode_recall"] * 2, *["low_energy_share"] * 2]
-    expected = [interval([0.5, 2.0], "log")]
-    for variant in ("tiny_2", "tiny_4"):
-        counts = done.table[(done.table.metric == "mode_recall") & (done.table.variant == variant)]["count"].astype(int)
-        expected.append(interval(done.values("mode_recall", variant), "logit", counts))
-    expected += [interval(done.values("low_energy_share", variant)) for variant in ("tiny_2", "tiny_4")]
-    assert list(summary[["estimate", "low", "high", "n"]].itertuples(index=False, name=None)) == expected
-
-
-def test_trained_models_and_curves_are_those_of_the_runs(done):
+def test_trained_models_are_those_of_the_runs(done):
     model = done.model("tiny_4", 1)
     x, y = done.held_out("tiny_4").x, done.held_out("tiny_4").y
     level = 0.01 * done.values("reference_energy", "tiny_4")[1]
     share = float((model.infer(x, y).value < level).double().mean())
     assert share == pytest.approx(done.values("true_pairs_low", "tiny_4")[1], abs=1 / 64 + 1e-6)
-    curves = done.curves("tiny_4")
-    assert set(curves.variant) == {"tiny_4"} and curves.groupby("seed").step.max().to_dict() == {0: 10, 1: 10}
     assert done.world("tiny_4").spread == 0.125
+
+
+def test_subject_is_what_the_run_was_measured_on(done):
+    subject = done.subject("tiny_4", 1)
+    rows = {row.metric: row.value for row in [*area(subject), *codes(subject)]}
+    assert subject.reference == done.values("reference_energy", "tiny_4")[1]
+    for metric, value in rows.items():  # the reference is kept at six digits
+        assert value == pytest.approx(done.values(metric, "tiny_4")[1], abs=1 / 64 + 1e-6)
+    done._rows = [row._replace(value=row.value + row.seed) for row in done._rows]  # so that the seeds differ
+    other = done.subject("tiny_4")
+    assert other.reference == subject.reference == done.subject("tiny_4", 1).reference - 1
+    weights = zip(subject.model.parameters(), done.model("tiny_4", 1).parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in weights)
+    drawn = [torch.rand(3, generator=of.generator) for of in (done.subject("tiny_4", 1), subject, other)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
+    with pytest.raises(ValueError, match="found 'reference_energy, tiny_3'; did you mean '.*, tiny_[24]'"):
+        done.subject("tiny_3")
+
+
+def test_what_was_measured_for_one_claim_serves_others(done):
+    before = done.table
+    done.share("tiny_4", {"E2": ("true_pairs_low", "reference_energy"), "E3": ("true_pairs_low",)})
+    pd.testing.assert_frame_equal(done.table.head(len(before)), before)
+    added = done.table[len(before) :]
+    assert set(added.variant) == {"tiny_4"} and not added.duplicated(["claim", "metric", "seed"]).any()
+    shared = {("E2", "true_pairs_low"), ("E2", "reference_energy"), ("E3", "true_pairs_low")}
+    assert set(zip(added.claim, added.metric, strict=True)) == shared
+    columns = ["variant", "seed", "metric", "value", "count"]
+    for claim, metric in shared:
+        pair = [t[(t.metric == metric) & (t.variant == "tiny_4")] for t in (before, added[added.claim == claim])]
+        pd.testing.assert_frame_equal(*(rows[columns].reset_index(drop=True) for rows in pair))
+    assert set(added[added.metric == "true_pairs_low"]["count"]) == {64}
+    assert added[added.metric == "reference_energy"]["count"].isna().all()
+
+
+def test_shared_numbers_are_looked_at_once(done):
+    before = done.wide("true_pairs_low", "tiny_4", "tiny_2")
+    done.share("tiny_4", {"E2": ("true_pairs_low", "reference_energy")})
+    pd.testing.assert_frame_equal(done.wide("true_pairs_low", "tiny_4", "tiny_2"), before)
+    assert done.subject("tiny_4").reference == done.subject("tiny_4", 0).reference
+
+
+def test_metric_that_was_not_measured_cannot_be_shared(done):
+    with pytest.raises(ValueError, match="found 'true_pairs_lo, tiny_4'; did you mean 'true_pairs_low, tiny_[24]'"):
+        done.share("tiny_4", {"E2": ("true_pairs_lo",)})
 
 
 def leave(out):
