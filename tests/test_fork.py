@@ -246,7 +246,7 @@ def test_bounds_themselves_are_allowed():
     ({"size": 31}, "size: expected at least 32 pixels"),
     ({"frames": 1}, "frames: expected at least 2, for a speed to show"),
     ({"frames": 5}, "frames: expected a car that stays in the picture"),
-    *[({"odds": odds}, "turns, odds: expected as many whole") for odds in [(1, 1, 1), (1, 0), (1.5, 1.5), ()]],
+    *[({"odds": o}, "turns, odds: expected as many whole odds as turns") for o in [(1, 1, 1), (1, 0), (1.5, 1.5), ()]],
     *[({"turns": turns}, "turns: expected numbers from -1 to 1") for turns in [(-1.01, 1.0), (0.5, float("nan"))]],
     *[({"low": low}, "low, high: expected angles 0.2 <= low < high <= 0.85") for low in (0.19, Fork.high)],
     ({"high": 0.86}, "low, high: expected angles 0.2 <= low < high <= 0.85"),
