@@ -1,4 +1,4 @@
-"""What the tests share: one thread per process, and one run of every notebook at the smoke profile."""
+"""What the tests share: one thread per process, random numbers, one run of every notebook at the smoke profile."""
 
 from __future__ import annotations
 
@@ -12,8 +12,24 @@ import pytest
 from jepa.processes import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
+
+import torch  # noqa: E402 (it reads the number of threads when it is imported)
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def normal(*shape, seed=0):
+    """Return standard normal numbers in double precision, drawn from a seed of their own."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def seeded():
+    """Seed PyTorch's global generator, from which layers draw their weights, and put it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import normal
 from torch import nn
 
 from jepa import build
@@ -15,6 +16,7 @@ from jepa.latents.finite import Discrete
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA, Representations
 
+pytestmark = pytest.mark.usefixtures("seeded")
 MLP = {"name": "mlp", "outputs": 3, "hidden": [8]}
 NETWORK = {"name": "amortized", "features": 5, "hidden": 8}
 CURVE = {"name": "low_dimensional", "size": 2, "alpha": 0.3, "steps": 20}
@@ -22,17 +24,6 @@ CODES = {"name": "discrete", "size": 4}
 CLIPS = {"world": {"name": "fork", "frames": 2}, "latent": CURVE, "predictor": {"hidden": [8]}}
 FILTERS = {"name": "convolutional", "outputs": 6, "channels": [2], "patch": 8, "hidden": 4}
 CHANNELS = {"channels": [2], "patch": 8}
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def scattered(model):

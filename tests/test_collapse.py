@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -13,10 +14,6 @@ from jepa.energy import distance
 from jepa.measures.collapse import auroc, contrast, effective_rank, reference_energy
 
 ENERGIES = st.lists(st.integers(-5, 5), min_size=1, max_size=12)  # whole numbers, so that ties abound
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def with_singular_values(sigma, size=40):

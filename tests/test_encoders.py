@@ -3,22 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from torch import nn
 
 from jepa.encoders import MLP, Convolutional, Expander, Identity, RandomFeatures, perceptron
 
+pytestmark = pytest.mark.usefixtures("seeded")
 PIXELS = (2, 8, 12)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def arrays(module):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +19,6 @@ BETAS = st.floats(-2, 4).map(lambda exponent: 10**exponent)
 SIDE = 41
 POINTS = grid(Box(*torch.tensor([[-2.05, -2.05], [2.05, 2.05]], dtype=torch.float64)), SIDE)  # 0.1 apart, one at 0
 CODES = torch.tensor([[0.0, 0.0], [1.0, -1.5], [-1.2, 0.8], [1.7, 1.7], [-1.5, -1.5]], dtype=torch.float64)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def wells(y, codes):

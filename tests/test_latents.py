@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,10 +16,6 @@ from jepa.latents.low_dimensional import LowDimensional
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def samples(latent, *shape, seed=0):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import normal
 
 from jepa import build
 from jepa.config import configure
@@ -12,10 +13,6 @@ from jepa.losses import Weights, loss
 from jepa.regularizers.vicreg import covariance, variance
 
 WEIGHTS = Weights(energy=0.7, variance=3.0, covariance=2.0, beta=math.inf)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from conftest import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
@@ -17,10 +18,6 @@ from jepa.minimize import exhaustive, fista, gradient, l1
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def double_well(z):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import normal
 from torch import nn
 
 from jepa import build
@@ -21,10 +22,6 @@ MLP = {"name": "mlp", "outputs": 3, "hidden": [8]}
 NARROW = {"name": "mlp", "outputs": 1, "hidden": [8]}
 CODES = {"name": "discrete", "size": 4}
 CURVE = {"name": "low_dimensional", "size": 1, "alpha": 0.2, "restarts": 3, "steps": 200}
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def made(seed=0, **diff):

@@ -2,15 +2,12 @@
 
 import pytest
 import torch
+from conftest import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from jepa.predictors import MLP, Identity, rollout
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def build(inputs=3, outputs=3, action=2, latent=4, hidden=(8, 6)):

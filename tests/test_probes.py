@@ -5,16 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
 from jepa.measures.probes import Probe, ridge_probe
 
 SCALES = torch.tensor([0.01, 0.3, 1.0, 20.0], dtype=torch.float64)
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def planted(train=60, test=40, noise=0.5, seed=0):
