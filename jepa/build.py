@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jepa.config import Config, make, unknown
 from jepa.encoders import Identity
@@ -93,12 +93,17 @@ def encoded(model: JEPA, sample: Callable, count: int, generator: torch.Generato
         for first in range(0, count, 512):
             pairs = sample(min(512, count - first), generator)
             parts.append((*model.eval().encode(pairs.x, pairs.y), pairs.a))
-    s_x, s_y, actions = (torch.cat(part) for part in zip(*parts, strict=True))
+    return pool(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def pool(x: Tensor, y: Tensor, a: Tensor | None = None) -> Callable:
+    """Return a source of pairs that are drawn with replacement from given ones, x [N, …], y [N, …], a [N, A]."""
+    a = x.new_zeros(len(x), 0) if a is None else a
 
     def draw(count: int, generator: torch.Generator) -> Pairs:
         """Return pairs of the pool."""
-        rows = torch.randint(len(s_x), (count,), generator=generator, device=s_x.device)
-        return Pairs(s_x[rows], actions[rows], s_y[rows], {})
+        rows = torch.randint(len(x), (count,), generator=generator, device=x.device)
+        return Pairs(x[rows], a[rows], y[rows], {})
 
     return draw
 

@@ -57,7 +57,7 @@ class Loss:
 class Train:
     """The optimizer loop."""
 
-    steps: int = 1000  # optimizer steps
+    steps: int = 1000  # optimizer steps; 0 leaves the weights as they are drawn
     batch: int = 128  # pairs per step
     rate: float = 3e-3  # peak learning rate of AdamW
     beta2: float = 0.999  # share of the past in AdamW's mean of squared gradients
@@ -102,12 +102,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
-        positive = {"train": ("steps", "rate", "clip", "pool"), "loss": ("beta", "beta_start", "anneal")}
+        positive = {"train": ("rate", "clip", "pool"), "loss": ("beta", "beta_start", "anneal")}
         positive |= {"measure": ("contexts", "grid", "chains", "moves", "epsilon", "samples", "decoder")}
         for section, name in ((section, name) for section, names in positive.items() for name in names):
             value = getattr(getattr(self, section), name)
             if not value > 0:
                 raise ValueError(f"{section}.{name}: expected a number above 0, found {value!r}")
+        if not self.train.steps >= 0:
+            raise ValueError(f"train.steps: expected at least 0, found {self.train.steps}")
         if not 0 <= self.train.beta2 < 1:
             raise ValueError(f"train.beta2: expected a share from 0 to below 1, found {self.train.beta2!r}")
         if self.train.batch < 2:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from jepa.encoders import Identity
 from jepa.energy import energy, free_energy
 from jepa.latents.interface import LatentVariable
 from jepa.minimize import Cost, Minimum, exhaustive
@@ -51,6 +52,11 @@ class JEPA(nn.Module):
         self.predictor, self.latent, self.inference = predictor, latent, inference
         self.expander_x, self.expander_y = expanders or (nn.Identity(), nn.Identity())
 
+    @property
+    def generative(self) -> bool:
+        """Whether y itself is predicted."""
+        return isinstance(self.encoder_y, Identity)
+
     def encode(self, x: Tensor, y: Tensor) -> Representations:
         """Return s_x and s_y of x [B, …] and y [B, …]. Raises: ValueError if the batches differ."""
         if len(x) != len(y):
@@ -59,8 +65,7 @@ class JEPA(nn.Module):
 
     def cost(self, s: Representations, a: Tensor | None = None) -> Cost:
         """Return the energy as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10)."""
-        a = s.s_x.new_zeros(len(s.s_x), 0) if a is None else a
-        return lambda z: energy(s.s_y, self.predictor(s.s_x, a, z), self.latent.regularize(z))
+        return lambda z: energy(s.s_y, self.predict(s.s_x, z, a), self.latent.regularize(z))
 
     def energy(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
         """Return E(x, y, z) [B, K] of candidates z [B or 1, K, Z] (LeCun 2022, equation 10)."""
@@ -98,5 +103,8 @@ class JEPA(nn.Module):
 
     def predictions(self, x: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
         """Return s̃_y [B, K, D] for candidates z [B or 1, K, Z]: the set of plausible predictions (section 4.4)."""
-        s_x = self.encoder_x(x)
+        return self.predict(self.encoder_x(x), z, a)
+
+    def predict(self, s_x: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
+        """Return s̃_y [B, K, D] of a representation s_x [B, D_x], candidates z [B or 1, K, Z] and actions [B, A]."""
         return self.predictor(s_x, s_x.new_zeros(len(s_x), 0) if a is None else a, z)

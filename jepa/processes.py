@@ -19,6 +19,8 @@ ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one in the user's home
 }
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
+LARGEST_MMAP_THRESHOLD = 2**25  # bytes, the most that it takes
 
 
 def die_with_parent() -> None:
@@ -35,6 +37,18 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != before:  # it died before the request
             sys.exit(128 + signal.SIGTERM)
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory it frees (GNU C library; elsewhere nothing happens).
+
+    A training step frees megabytes and asks for them again. By default they go back to the system, which hands them out
+    page by page and cleared: 2,000 page faults and a seventh of the time of a step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:

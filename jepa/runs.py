@@ -25,7 +25,7 @@ from jepa import build, evaluate
 from jepa.config import Config, Loss, Train, fingerprint, to_dict
 from jepa.data import load, verify
 from jepa.model import JEPA
-from jepa.processes import die_with_parent
+from jepa.processes import die_with_parent, keep_memory
 from jepa.train import Curve, fit, restore, save
 from jepa.train import load as load_checkpoint
 from jepa.variants import Variant
@@ -240,4 +240,5 @@ def _source(*left_out: str) -> str:
 def _one_thread() -> None:
     """Keep a worker to one thread, which on small models beats two threads in one process, and to its parent's life."""
     die_with_parent()
+    keep_memory()
     torch.set_num_threads(1)

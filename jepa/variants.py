@@ -3,8 +3,9 @@
 claim: E1                        the claim it serves
 data: plane/places               its held-out set; the set's world is the variant's world
 levels: {4: {latent.size: 4}}    optional: a variant for each level, named <variant>_<level>
-frozen: <variant>                optional: the variant whose trained encoders this one keeps as they are
-config: {…}                      settings of `jepa.config.Config`, on top of those of the frozen variant
+base: <variant>                  optional: the variant whose settings this one's are laid over
+frozen: <variant>                optional: the same, and its trained encoders are kept as they are
+config: {…}                      settings of `jepa.config.Config`
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jepa.config import Config, configure, read_diff, unknown
 
-KEYS = {"claim", "data", "levels", "frozen", "config"}
+KEYS = {"claim", "data", "levels", "base", "frozen", "config"}
 
 
 class Variant(NamedTuple):
@@ -38,15 +39,8 @@ def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
     texts = {file.stem: _text(file, sets) for file in sorted(folder.glob("*.yaml"))}
     found: dict[str, Variant] = {}
     for stem, text in texts.items():
-        parent = text.get("frozen", "")
-        if parent and (parent not in texts or "levels" in texts[parent] or "frozen" in texts[parent]):
-            plain = [name for name, other in texts.items() if not {"levels", "frozen"} & set(other)]
-            raise unknown(f"{stem}.yaml: frozen", parent, plain)
-        if parent and texts[parent]["data"] != text["data"]:
-            raise ValueError(
-                f"{stem}.yaml: data: expected {texts[parent]['data']} as in {parent}, found {text['data']}"
-            )
-        inherited = texts[parent].get("config", {}) if parent else {}
+        frozen = text.get("frozen", "")
+        inherited = _inherited(stem, texts)
         base = {"world": sets[text["data"]]["world"]}
         for level, diff in text.get("levels", {"": {}}).items():
             name = f"{stem}_{level}" if level != "" else stem
@@ -54,8 +48,26 @@ def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
                 config = configure(base, inherited, text.get("config", {}), diff, *diffs)
             except ValueError as error:
                 raise ValueError(f"{stem}.yaml: {error}") from error
-            found[name] = Variant(name, text["claim"], text["data"], config, parent)
+            found[name] = Variant(name, text["claim"], text["data"], config, frozen)
     return found
+
+
+def _inherited(stem: str, texts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the settings that a variant takes over. Raises: ValueError for a variant it cannot take them from."""
+    text = texts[stem]
+    if {"base", "frozen"} <= set(text):
+        raise ValueError(f"{stem}.yaml: base, frozen: expected one of the two, found both")
+    for key in {"base", "frozen"} & set(text):
+        parent = text[key]
+        plain = [name for name, other in texts.items() if not {"levels", "base", "frozen"} & set(other)]
+        if parent not in plain:
+            raise unknown(f"{stem}.yaml: {key}", parent, plain)
+        if key == "frozen" and texts[parent]["data"] != text["data"]:
+            raise ValueError(
+                f"{stem}.yaml: data: expected {texts[parent]['data']} as in {parent}, found {text['data']}"
+            )
+        return texts[parent].get("config", {})
+    return {}
 
 
 def _text(file: Path, sets: Mapping[str, Any]) -> dict[str, Any]:

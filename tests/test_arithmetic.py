@@ -142,6 +142,8 @@ def test_blend_on_integers_is_the_nearest_unit(below, above, share):
 def test_blend_in_floating_point(dtype, error):
     below, share = normal(50, dtype=dtype), normal(50, dtype=dtype, seed=1).sigmoid()
     share[:2] = torch.tensor([0.0, 1.0])
-    found, (a, s) = blend(below, -0.3, share), (below.double().numpy(), share.double().numpy())
-    np.testing.assert_allclose(found, a * (1 - s) - 0.3 * s, rtol=0, atol=error)
-    assert found.dtype == dtype and found[0] == below[0] and found[1] == torch.tensor(-0.3, dtype=dtype)
+    first, (a, s) = below[0].item(), (below.double().numpy(), share.double().numpy())
+    expected = a * (1 - s) - 0.3 * s
+    found = blend(below, -0.3, share)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=error)
+    assert found is below and found.dtype == dtype and found[0] == first and found[1] == torch.tensor(-0.3, dtype=dtype)

@@ -124,7 +124,8 @@ def test_an_integer_may_stand_for_a_float():
     ("name", "value"),
     [
         *[("train.batch", value) for value in (1, 0, -4)],
-        *[(name, 0) for name in ("train.steps", "measure.contexts", "measure.grid", "measure.chains")],
+        ("train.steps", -1),
+        *[(name, 0) for name in ("measure.contexts", "measure.grid", "measure.chains")],
         *[(name, 0.0) for name in ("train.rate", "train.clip", "loss.beta", "loss.beta_start", "loss.anneal")],
         *[("train.rate", -1.0), ("measure.epsilon", 0.0), ("measure.moves", 0), ("context", "z")],
         *[(name, value) for name in ("train.pool", "measure.samples", "measure.decoder") for value in (0, -1)],

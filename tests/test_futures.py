@@ -14,7 +14,7 @@ from jepa import build
 from jepa.config import configure
 from jepa.data import HeldOut
 from jepa.encoders import Identity
-from jepa.evaluate import MEASURES, Subject, futures, measure, pixels
+from jepa.evaluate import MEASURES, Subject, encode, futures, measure, pixels
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.measures.collapse import auroc, contrast, effective_rank
@@ -315,7 +315,7 @@ def test_factors_are_read_one_by_one(kept):
 
 def test_code_is_what_y_is_rebuilt_from():
     subject = told(codebook(EVEN, (1, 0), (0, 1)), of_path(EVEN))
-    s = futures.encode(subject.model, subject.held_out.x, subject.held_out.y)
+    s = subject.s
     assert torch.equal(futures.code(subject.model, s), s.s_y) and torch.equal(s.s_y, subject.held_out.y[:, :4])
     rebuilt = JEPA(subject.model.encoder_x, Identity(4), subject.model.predictor, subject.model.latent)
     branch = nn.functional.one_hot(subject.held_out.factors["branch"][:, 0], 2)
@@ -325,11 +325,19 @@ def test_code_is_what_y_is_rebuilt_from():
 
 def test_clips_are_encoded_in_parts():
     sizes = []
-    model = JEPA(Formula(lambda x: sizes.append(len(x)) or 2 * x), Identity(2), Formula(lambda s, z: s), NoLatent())
     x = torch.rand(600, 2, requires_grad=True)
-    s = futures.encode(model, x, x)
-    assert torch.equal(s.s_x, 2 * x) and torch.equal(s.s_y, x) and not s.s_x.requires_grad
+    s = encode(Formula(lambda x: sizes.append(len(x)) or 2 * x), x)
+    assert torch.equal(s, 2 * x) and not s.requires_grad
     assert sum(sizes) == 600 and max(sizes) <= 256
+
+
+def test_measures_encode_once():
+    seen, keep = [], of_path(EVEN)
+    encoders = (Formula(lambda x: seen.append(len(x)) or x), Formula(lambda y: seen.append(len(y)) or keep(y)))
+    subject = asked(EVEN, JEPA(*encoders, Formula(codebook(EVEN, (1, 0), (0, 1))), Discrete(2)))
+    for ask in (futures.collapse, futures.factors, futures.branches, futures.predictions):
+        ask(subject)
+    assert sum(seen) == 2 * (300 + 600)
 
 
 def test_codes_are_asked_of_a_latent_that_has_some():

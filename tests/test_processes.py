@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -29,6 +30,19 @@ import subprocess, sys
 child = "from jepa.processes import die_with_parent; die_with_parent(); import os, time; print(os.getpid(), flush=True)"
 subprocess.run([sys.executable, "-c", child + "; time.sleep(60)"])
 """
+FAULTS = """
+import resource, sys, torch
+from jepa.processes import keep_memory
+
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    keep_memory()
+for _ in range(3):  # eight times eight megabytes, used and freed
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    parts = [torch.zeros(2**21) for _ in range(8)]
+    del parts
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -41,6 +55,15 @@ def test_workers_of_a_killed_process_end(tmp_path, method):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_child_of_a_killed_process_ends():
     expect_end([sys.executable, "-c", CHAIN])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the GNU C library's memory")
+def test_kept_memory_is_not_asked_for_again():
+    again, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("give back", "keep")
+    )
+    assert kept < again / 4
 
 
 def expect_end(command: list[str]) -> None:

@@ -67,6 +67,16 @@ def test_either_may_say_nothing_of_its_own(folder):
     assert read(folder)["child"].config == configure({"world": SETS["plane/one"]["world"]})
 
 
+def test_settings_are_taken_over_without_the_encoders_from_a_variant_on_other_data(folder):
+    kept = {key: CHILD[key] for key in ("claim", "config")}
+    write(folder / "child.yaml", {**kept, "data": "plane/two", "base": "parent"})
+    child = read(folder)["child"]
+    (task,) = tasks(read(folder), [child], [0], Path)
+    assert child.frozen == "" and task.frozen is None
+    world = {"world": SETS["plane/two"]["world"]}
+    assert child.config == configure(world, PARENT["config"], CHILD["config"])
+
+
 def test_child_may_have_levels(folder):
     write(folder / "child.yaml", {**CHILD, "levels": {1: {"latent.size": 1}, 3: {"latent.size": 3, "train.rate": 0.5}}})
     variants = read(folder)
@@ -91,6 +101,9 @@ def test_child_may_have_levels(folder):
             {"parent": {"levels": {1: {"latent": "none"}}}, "other": PARENT},
             "child.yaml: frozen: expected one of other, found 'parent'",
         ),
+        ({"child": {"base": "parent"}}, "child.yaml: base, frozen: expected one of the two, found both"),
+        ({"other": {**PARENT, "base": "parnt"}}, "other.yaml: base: expected one of parent, found 'parnt'"),
+        ({"other": {**PARENT, "base": "child"}}, "other.yaml: base: expected one of parent, found 'child'"),
         ({"child": {"data": "plane/two"}}, "child.yaml: data: expected plane/one as in parent, found plane/two"),
         ({"child": {"config": {"train.stesp": 1}}}, "child.yaml: setting 'train.stesp'.*did you mean 'steps'"),
         ({"child": {"forzen": "parent"}}, "child.yaml: key 'forzen': .*did you mean 'frozen'"),

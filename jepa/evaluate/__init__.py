@@ -16,14 +16,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor, nn
 
 from jepa import build
 from jepa.config import Config, Part, make, unknown
 from jepa.data import HeldOut
 from jepa.latents.interface import LatentVariable
 from jepa.measures.collapse import reference_energy
-from jepa.model import JEPA
+from jepa.model import JEPA, Representations
 from jepa.worlds.pairs import Pairs
 
 MEASURES = {
@@ -33,6 +33,7 @@ MEASURES = {
     **{name: f"jepa.evaluate.futures:{name}" for name in ("invariance",)},
     "pixels": "jepa.evaluate.pixels:pixels",
 }
+CHUNK = 256  # clips that are encoded at a time
 
 
 class Row(NamedTuple):
@@ -58,6 +59,26 @@ class Subject:
     def seen(self) -> Pairs:
         """Pairs of the kind the model was trained on, for probes and decoders to learn from."""
         return build.source(self.config, self.world)(self.config.measure.samples, self.generator)
+
+    @cached_property
+    def s(self) -> Representations:
+        """Representations of the held-out pairs."""
+        return self._encoded(self.held_out)
+
+    @cached_property
+    def s_seen(self) -> Representations:
+        """Representations of the seen pairs."""
+        return self._encoded(self.seen)
+
+    def _encoded(self, pairs: HeldOut | Pairs) -> Representations:
+        """Return the representations of pairs."""
+        return Representations(encode(self.model.encoder_x, pairs.x), encode(self.model.encoder_y, pairs.y))
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, x: Tensor) -> Tensor:
+    """Return s = Enc(x) [N, D] of x [N, …], a few hundred at a time."""
+    return torch.cat([encoder(part) for part in x.split(CHUNK)])
 
 
 def check(config: Config) -> None:

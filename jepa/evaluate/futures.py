@@ -12,13 +12,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from jepa.encoders import Identity
-from jepa.evaluate import Row, Subject
+from jepa.evaluate import Row, Subject, encode
 from jepa.measures.collapse import auroc, contrast, effective_rank
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 
-CHUNK = 256  # clips that are encoded at a time
 NEAR = 1.0  # a prediction meets a future if it is at most that far from it
 
 
@@ -27,8 +25,7 @@ def collapse(subject: Subject) -> list[Row]:
 
     Mismatched are pairs of one clip's x with the next one's y, those left out that would be plausible.
     """
-    held_out, world = subject.held_out, subject.world
-    s = encode(subject.model, held_out.x, held_out.y)
+    held_out, world, s = subject.held_out, subject.world, subject.s
     other = {name: factor.roll(-1, 0) for name, factor in held_out.factors.items()}
     oracle = world.oracle(held_out.factors, other)
     wrong = oracle > NEAR**2
@@ -49,8 +46,7 @@ def collapse(subject: Subject) -> list[Row]:
 def factors(subject: Subject) -> list[Row]:
     """Return what a probe reads from the code of y: R² of every factor, of the car's path, of texture and branch."""
     world, held_out, seen = subject.world, subject.held_out, subject.seen
-    s = code(subject.model, encode(subject.model, held_out.x, held_out.y))
-    known = code(subject.model, encode(subject.model, seen.x, seen.y))
+    s, known = code(subject.model, subject.s), code(subject.model, subject.s_seen)
     targets, truth = _targets(world, seen.factors), _targets(world, held_out.factors)
     probe = Probe(known, torch.cat(list(targets.values()), 1))
     widths = [part.shape[1] for part in targets.values()]
@@ -72,8 +68,7 @@ def branches(subject: Subject) -> list[Row]:
     Raises: ValueError for a latent without codes, or a world with a single branch.
     """
     codes = _codes(subject)
-    s = encode(subject.model, subject.held_out.x, subject.held_out.y)
-    chosen = subject.model.minimum(s).argmin.argmax(1)
+    chosen = subject.model.minimum(subject.s).argmin.argmax(1)
     branch = subject.world.branch(subject.held_out.factors)
     counts = torch.zeros(len(codes), int(branch.max()) + 1).index_put_((chosen, branch), torch.ones(1), accumulate=True)
     hits = counts[linear_sum_assignment(counts, maximize=True)].sum()
@@ -87,8 +82,8 @@ def predictions(subject: Subject) -> list[Row]:
     each against its nearest future; `future_separation`: between the two predictions farthest apart; `mode_recall`:
     share of futures that a prediction meets.
     """
-    world, held_out, codes = subject.world, subject.held_out, _codes(subject)
-    found = decoded(subject, encode(subject.model, held_out.x, held_out.y), codes)  # [B, K, T, 2]
+    world, held_out = subject.world, subject.held_out
+    found = decoded(subject, subject.s.s_x)  # [B, K, T, 2]
     truth = world.positions(held_out.factors)[:, None, world.frames :]
     gaps = _apart(found.unsqueeze(2), world.futures(held_out.factors).unsqueeze(1))  # [B, K, M]
     met = gaps.amin(1) <= NEAR
@@ -106,17 +101,14 @@ def invariance(subject: Subject) -> list[Row]:
 
     The car is moved in a random direction in all frames of y; trees and noise stay.
     """
-    world, (x, y, known) = subject.world, subject.held_out
-    angle = 2 * math.pi * torch.rand(len(x), generator=subject.generator)
+    world, (_, y, known) = subject.world, subject.held_out
+    angle = 2 * math.pi * torch.rand(len(y), generator=subject.generator)
     clear = {name: factor for name, factor in known.items() if name in world.factor_labels}
     moved = y + world.render(clear, shift=torch.stack([angle.sin(), angle.cos()], 1)).y - world.render(clear).y
-    redrawn = clear | world.draw_texture(len(x), subject.generator)
-    retextured = world.render(redrawn, world.draw_noise(len(x), subject.generator)).y
-    s_x = encode(subject.model, x, y).s_x
-    before, after, detail = (
-        subject.model.minimum(Representations(s_x, _encoded(subject.model.encoder_y, z))).value
-        for z in (y, moved, retextured)
-    )
+    redrawn = clear | world.draw_texture(len(y), subject.generator)
+    retextured = world.render(redrawn, world.draw_noise(len(y), subject.generator)).y
+    targets = (subject.s.s_y, *(encode(subject.model.encoder_y, clips) for clips in (moved, retextured)))
+    before, after, detail = (subject.model.minimum(subject.s._replace(s_y=s_y)).value for s_y in targets)
     invariant = (detail - before).abs() < after - before
     return [
         Row("invariance_rate", float(invariant.double().mean()), len(invariant)),
@@ -125,31 +117,16 @@ def invariance(subject: Subject) -> list[Row]:
     ]
 
 
-@torch.no_grad()
-def encode(model: JEPA, x: Tensor, y: Tensor) -> Representations:
-    """Return the representations of clips, encoded a few hundred at a time."""
-    return Representations(_encoded(model.encoder_x, x), _encoded(model.encoder_y, y))
-
-
 def code(model: JEPA, s: Representations) -> Tensor:
     """Return what a model keeps of y: s_y [B, D], or where that is y itself, what y is rebuilt from, s_x and ž."""
-    if not isinstance(model.encoder_y, Identity):
-        return s.s_y
-    return torch.cat([s.s_x, model.minimum(s).argmin], 1)
+    return torch.cat([s.s_x, model.minimum(s).argmin], 1) if model.generative else s.s_y
 
 
-def decoded(subject: Subject, s: Representations, codes: Tensor) -> Tensor:
-    """Return the paths [B, K, T, 2] that a probe, trained on s_y, reads from the predictions of all codes [K, Z]."""
-    probe = path_probe(subject)
-    with torch.no_grad():
-        set_of = subject.model.predictor(s.s_x, s.s_x.new_zeros(len(s.s_x), 0), codes.unsqueeze(0))
-    return probe(set_of).unflatten(-1, (subject.world.frames, 2))
-
-
-def path_probe(subject: Subject) -> Probe:
-    """Return the probe of the car's path behind the fork."""
-    seen = subject.seen
-    return Probe(_encoded(subject.model.encoder_y, seen.y), paths(subject.world, seen.factors))
+@torch.no_grad()
+def decoded(subject: Subject, s_x: Tensor) -> Tensor:
+    """Return the paths [B, K, T, 2] that a probe, trained on s_y, reads from the predictions of all K codes."""
+    probe = Probe(subject.s_seen.s_y, paths(subject.world, subject.seen.factors))
+    return probe(subject.model.predict(s_x, _codes(subject).unsqueeze(0))).unflatten(-1, (subject.world.frames, 2))
 
 
 def paths(world, factors: dict[str, Tensor]) -> Tensor:
@@ -175,9 +152,3 @@ def _codes(subject: Subject) -> Tensor:
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     """Return the distance of paths [..., T, 2], the root of its mean square over frames."""
     return (a - b).square().sum(-1).mean(-1).sqrt()
-
-
-@torch.no_grad()
-def _encoded(encoder: torch.nn.Module, clips: Tensor) -> Tensor:
-    """Return representations of clips."""
-    return torch.cat([encoder(part) for part in clips.split(CHUNK)])

@@ -7,14 +7,14 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from jepa import build
 from jepa.evaluate import Row, Subject
-from jepa.evaluate.futures import encode, paths
+from jepa.evaluate.futures import paths
 from jepa.latents.finite import NoLatent
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 from jepa.predictors import MLP
 from jepa.train import fit
-from jepa.worlds.pairs import Pairs
 
 DECODER = (80,)  # hidden widths, as in the generative model it is compared with
 
@@ -23,7 +23,7 @@ def pixels(subject: Subject) -> list[Row]:
     """Return the error of decoded predictions per pixel, and what a probe reads from the decoded frames: R²."""
     held_out, world, seen = subject.held_out, subject.world, subject.seen
     decode = decoder(subject)
-    drawn, known = (decode(best(subject.model, encode(subject.model, of.x, of.y))) for of in (held_out, seen))
+    drawn, known = (decode(best(subject.model, s)) for s in (subject.s, subject.s_seen))
     targets, truth = (torch.cat([paths(world, of.factors), of.factors["texture_y"]], 1) for of in (seen, held_out))
     position, texture = Probe(_halved(known), targets).r2(_halved(drawn), truth).tensor_split([2 * world.frames])
     return [
@@ -36,8 +36,7 @@ def pixels(subject: Subject) -> list[Row]:
 @torch.no_grad()
 def best(model: JEPA, s: Representations) -> Tensor:
     """Return s̃_y at ž, [B, D]: of the set of predictions the one nearest to what happened."""
-    z = model.minimum(s).argmin
-    return model.predictor(s.s_x, s.s_x.new_zeros(len(s.s_x), 0), z.unsqueeze(1)).squeeze(1)
+    return model.predict(s.s_x, model.minimum(s).argmin.unsqueeze(1)).squeeze(1)
 
 
 def decoder(subject: Subject):
@@ -47,23 +46,16 @@ def decoder(subject: Subject):
     """
     world, config, seen = subject.world, subject.config, subject.seen
     shape = (world.frames, world.size, world.size)
-    if config.encoder_y.name == "identity":
+    if subject.model.generative:
         return lambda prediction: prediction.unflatten(1, shape)
-    s = best(subject.model, encode(subject.model, seen.x, seen.y))
-    targets = seen.y.flatten(1)
+    s, targets = best(subject.model, subject.s_seen), seen.y.flatten(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         draw = MLP(s.shape[1], targets.shape[1], hidden=DECODER)
     model = JEPA(nn.Identity(), nn.Identity(), draw, NoLatent())
-
-    def sample(count: int, generator: torch.Generator) -> Pairs:
-        """Return pairs of a prediction and what happened."""
-        rows = torch.randint(len(s), (count,), generator=generator)
-        return Pairs(s[rows], s.new_zeros(count, 0), targets[rows], {})
-
     train = dataclasses.replace(config.train, steps=config.measure.decoder)
     loss = dataclasses.replace(config.loss, energy=1.0, variance=0.0, covariance=0.0)
-    fit(model, sample, (train, loss), subject.generator)
+    fit(model, build.pool(s, targets), (train, loss), subject.generator)
 
     def decode(prediction: Tensor) -> Tensor:
         """Return frames [B, T, S, S]."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from jepa.evaluate import Subject
-from jepa.evaluate.futures import encode
+from jepa.evaluate import Subject, encode
 from jepa.model import Representations
 
 
@@ -43,7 +42,6 @@ def _repeated(subject: Subject, clip: int, count: int) -> dict[str, Tensor]:
 
 def _energies(subject: Subject, clip: int, y: Tensor) -> Tensor:
     """Return the energies [L, K] of clips y [L, T, S, S] after one held-out x."""
-    s = encode(subject.model, subject.held_out.x[clip : clip + 1], y)
-    pairs = Representations(s.s_x.expand(len(y), -1), s.s_y)
+    s = Representations(subject.s.s_x[clip : clip + 1], encode(subject.model.encoder_y, y))
     with torch.no_grad():
-        return subject.model.cost(pairs)(subject.model.latent.codes.unsqueeze(0))
+        return subject.model.cost(s)(subject.model.latent.codes.unsqueeze(0))

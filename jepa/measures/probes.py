@@ -35,19 +35,11 @@ def ridge_probe(
     Raises: ValueError naming the argument: shapes that do not fit, numbers that are not finite, a test factor that is
         constant, a penalty of 0, a negative precision.
     """
-    if not penalty > 0:
-        raise ValueError(f"penalty: expected a number above 0, found {penalty}")
     if not precision >= 0:
         raise ValueError(f"precision: expected a standard deviation of at least 0, found {precision}")
-    train_s, train_t = _matrix("train_s", train_s), _matrix("train_t", train_t)
-    test_s = _matrix("test_s", test_s, columns=train_s.shape[1])
-    test_t = _matrix("test_t", test_t, columns=train_t.shape[1])
-    for name, s, t in (("train_t", train_s, train_t), ("test_t", test_s, test_t)):
-        if len(s) != len(t):
-            raise ValueError(f"{name}: expected {len(s)} samples as in the representations, found {len(t)}")
-    variance = (test_t - test_t[0]).var(dim=0, correction=0)  # exactly 0 for a constant
-    if not variance.all():
-        raise ValueError(f"test_t: expected factors that vary, found a constant in column {variance.argmin()}")
+    train_s, train_t = _samples(train_s, train_t, ("train_s", "train_t"))
+    test_s, test_t = _samples(test_s, test_t, ("test_s", "test_t"), (train_s.shape[1], train_t.shape[1]))
+    variance = _variance("test_t", test_t)
     origin = train_s[0]  # makes a constant feature exactly 0, where a mean would leave its rounding error
     weights, offset = _fit(train_s - origin, train_t, penalty, precision)
     error = (test_t - (test_s - origin) @ weights - offset).square().mean(dim=0)
@@ -56,12 +48,32 @@ def ridge_probe(
 
 def _fit(s: Tensor, t: Tensor, penalty: float, precision: float) -> tuple[Tensor, Tensor]:
     """Weights [D, F] and offset [F] by the normal equations of standardized readings; a constant gets no weight."""
+    if not penalty > 0:
+        raise ValueError(f"penalty: expected a number above 0, found {penalty}")
     deviation = (s.var(dim=0, correction=0) + precision**2).sqrt()  # [D] of the readings
     deviation = torch.where(deviation > 0, deviation, 1.0)
     standard = (s - s.mean(dim=0)) / deviation
     normal = standard.T @ standard / len(s) + torch.diag((precision / deviation) ** 2 + penalty)
     weights = torch.linalg.solve(normal, standard.T @ (t - t.mean(dim=0)) / len(s)) / deviation.unsqueeze(-1)
     return weights, t.mean(dim=0) - s.mean(dim=0) @ weights
+
+
+def _variance(name: str, t: Tensor) -> Tensor:
+    """The variance [F] of factors, once it is checked that none is constant."""
+    variance = (t - t[0]).var(dim=0, correction=0)  # exactly 0 for a constant
+    if not variance.all():
+        raise ValueError(f"{name}: expected factors that vary, found a constant in column {variance.argmin()}")
+    return variance
+
+
+def _samples(
+    s: Tensor, t: Tensor, names: tuple[str, str] = ("s", "t"), columns: tuple[int | None, int | None] = (None, None)
+) -> tuple[Tensor, Tensor]:
+    """Representations and factors as matrices, once it is checked that there are as many of both."""
+    s, t = (_matrix(name, values, wide) for name, values, wide in zip(names, (s, t), columns, strict=True))
+    if len(s) != len(t):
+        raise ValueError(f"{names[1]}: expected {len(s)} samples as in the representations, found {len(t)}")
+    return s, t
 
 
 def _matrix(name: str, values: Tensor, columns: int | None = None) -> Tensor:
@@ -88,11 +100,7 @@ class Probe:
 
         Raises: ValueError naming the argument, as `ridge_probe` does.
         """
-        if not penalty > 0:
-            raise ValueError(f"penalty: expected a number above 0, found {penalty}")
-        s, t = _matrix("s", s), _matrix("t", t)
-        if len(s) != len(t):
-            raise ValueError(f"t: expected {len(s)} samples as in the representations, found {len(t)}")
+        s, t = _samples(s, t)
         generator = torch.Generator().manual_seed(seed)
         options = {"generator": generator, "dtype": torch.float64}
         self._layer = torch.randn(s.shape[1], features, **options) / s.shape[1] ** 0.5
@@ -112,11 +120,8 @@ class Probe:
 
         Raises: ValueError as `ridge_probe` does for a test factor that is constant.
         """
-        t = _matrix("t", t)
-        variance = (t - t[0]).var(dim=0, correction=0)
-        if not variance.all():
-            raise ValueError(f"t: expected factors that vary, found a constant in column {variance.argmin()}")
-        return 1 - (t - self(_matrix("s", s))).square().mean(dim=0) / variance
+        s, t = _samples(s, t)
+        return 1 - (t - self(s)).square().mean(dim=0) / _variance("t", t)
 
     def _features(self, s: Tensor) -> Tensor:
         """Return s, standardized, beside its random layer."""

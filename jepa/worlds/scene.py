@@ -34,7 +34,7 @@ def paint(size: int, place: Tensor, rays: Tensor, textures: Tensor, position: Te
     """
     fork = torch.stack([place, torch.zeros_like(place)], -1).expand_as(rays)
     u, w = _along_and_across(rays, fork, size)
-    road = ramp(u.clamp(max=0), w, *ROAD).amax(1, keepdim=True)
+    road = ramp(u.clamp_(max=0), w, *ROAD).amax(1, keepdim=True)
     trees = matrix_times(textures, number(crowns(size), textures)).unflatten(2, (size, size))
     u, w = _along_and_across(direction, position, size, (LENGTH, WIDTH))
     return blend(blend(trees, ASPHALT, road), CAR, ramp(u, w, 1.25, 0.75))
