@@ -46,11 +46,12 @@ class Loss:
     """Weights of the training loss (dimensionless): energy + variance + covariance terms (LeCun 2022, figure 14)."""
 
     energy: float = 1.0  # criterion 3: s_y predictable from s_x
+    energy_start: float = 1.0  # share of that weight with which the training begins
     variance: float = 0.0  # criteria 1 and 2, first half: no component constant
     covariance: float = 0.0  # criteria 1 and 2, second half: components decorrelated
     beta: float = math.inf  # inverse temperature of the free energy, per unit of energy; infinity is the minimum
     beta_start: float = math.inf  # where the annealing begins; infinity: no annealing
-    anneal: float = 0.5  # share of the steps over which the temperature 1 / beta falls linearly to its final value
+    anneal: float = 0.5  # share of the steps over which energy weight and temperature go linearly to their final values
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
-        positive = {"train": ("rate", "clip", "pool"), "loss": ("beta", "beta_start", "anneal")}
+        positive = {"train": ("rate", "clip", "pool"), "loss": ("energy_start", "beta", "beta_start", "anneal")}
         positive |= {"measure": ("contexts", "grid", "chains", "moves", "epsilon", "samples", "decoder")}
         for section, name in ((section, name) for section, names in positive.items() for name in names):
             value = getattr(getattr(self, section), name)

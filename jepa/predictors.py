@@ -35,18 +35,29 @@ class MLP(nn.Module):
     """A perceptron on (s, a, z) side by side; the share of (s, a) in the first layer is computed once for all z."""
 
     def __init__(
-        self, inputs: int, outputs: int, action: int = 0, latent: int = 0, hidden: Sequence[int] = (64, 64)
+        self,
+        inputs: int,
+        outputs: int,
+        action: int = 0,
+        latent: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        gain: float = 1.0,
     ) -> None:
-        """Args: inputs, outputs, action, latent: widths of s, s̃, a and z; hidden: widths of the hidden layers.
+        """Args: inputs, outputs, action, latent: widths of s, s̃, a and z; hidden: widths of the hidden layers;
+        gain: of the last layer's first weights. With a small one all candidates begin alike.
 
-        Raises: ValueError for an empty `hidden` or a hidden width below 1.
+        Raises: ValueError for an empty `hidden`, a hidden width below 1 or a gain ≤ 0.
         """
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise ValueError(f"hidden: expected at least one width of at least 1, found {list(hidden)}")
+        if not gain > 0:
+            raise ValueError(f"gain: expected a number above 0, found {gain}")
         self.inputs, self.action, self.latent = inputs, action, latent
         self.first = nn.Linear(inputs + action + latent, hidden[0])
         self.rest = nn.Sequential(nn.SiLU(), perceptron([*hidden, outputs]))
+        with torch.no_grad():
+            self.rest[-1][-1].weight *= gain
 
     def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """Return s̃ [B, K, D] of s [B, D], a [B, A], z [B, K, Z] or [1, K, Z].

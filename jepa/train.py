@@ -190,11 +190,16 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _weights(weights: Loss, share: float) -> Weights:
-    """Return the loss weights at a share of the training; while annealing, the temperature 1/β falls linearly."""
+    """Return the loss weights at a share of the training.
+
+    While annealing, the energy's weight and the temperature 1/β go linearly to their final values.
+    """
+    left = max(0.0, 1 - share / weights.anneal)
     final, first = 1 / weights.beta, 1 / weights.beta_start
-    temperature = final + (first - final) * max(0.0, 1 - share / weights.anneal) if first > final else final
+    temperature = final + max(0.0, first - final) * left
     beta = 1 / temperature if temperature > 0 else math.inf
-    return Weights(weights.energy, weights.variance, weights.covariance, beta)
+    energy = weights.energy * (1 + (weights.energy_start - 1) * left)
+    return Weights(energy, weights.variance, weights.covariance, beta)
 
 
 def _finite_loss(model: JEPA, batch: Batch, weights: Weights, step: int) -> Terms:

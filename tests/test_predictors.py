@@ -43,6 +43,20 @@ def test_first_layer_reads_the_state_once_for_all_candidates(monkeypatch):
     assert sizes[0] == (5, 5)
 
 
+@pytest.mark.parametrize("hidden", [(8,), (8, 6), (5, 5, 5)])
+def test_gain_brings_first_predictions_together(hidden):
+    with torch.random.fork_rng(devices=[]):
+        told = {"s": normal(5, 3), "a": normal(5, 2, seed=1), "z": normal(5, 2, 4, seed=2)}
+        found = []
+        for gain in (1.0, 0.125):
+            torch.manual_seed(0)
+            found.append(MLP(3, 3, 2, 4, hidden, gain).double()(**told))
+    torch.testing.assert_close(found[1], found[0] / 8, rtol=1e-12, atol=0)
+    for gain in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"^gain: expected a number above 0, found {gain}$"):
+            MLP(3, 3, gain=gain)
+
+
 def test_rollout_is_the_composition_of_steps():
     predictor, s, actions, latents = build(), normal(5, 3), normal(5, 4, 2, seed=1), normal(5, 4, 4, seed=2)
     found = rollout(predictor, s, actions, latents)

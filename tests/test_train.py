@@ -337,12 +337,13 @@ def test_eight_pairs_are_learned_by_heart():
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Return lists that fill with the inverse temperature, learning rate and decay of every step."""
-    seen = SimpleNamespace(betas=[], rates=[], decays=[])
+    """Return lists that fill with the inverse temperature, energy weight, learning rate and decay of every step."""
+    seen = SimpleNamespace(betas=[], energies=[], rates=[], decays=[])
     loss, step = train.loss, torch.optim.AdamW.step
 
     def watched_loss(model, x, a, y, weights):
         seen.betas.append(weights.beta)
+        seen.energies.append(weights.energy)
         return loss(model, x, a, y, weights)
 
     def watched_step(optimizer):
@@ -382,6 +383,19 @@ def test_single_step_has_the_full_learning_rate(spy):
 def test_temperature_falls_linearly_to_its_final_value(spy, loss, temperatures):
     run(settings(KINDS["cooled codes"], {"loss.beta_start": math.inf}, {"loss": loss, "train.steps": 8}))
     assert [1 / beta for beta in spy.betas] == pytest.approx(temperatures)
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights"),
+    [
+        ({}, [1] * 8),
+        ({"energy_start": 0.2, "energy": 5.0}, [1, 2, 3, 4, 5, 5, 5, 5]),
+        ({"energy_start": 3.0, "anneal": 1.0}, [3, 2.75, 2.5, 2.25, 2, 1.75, 1.5, 1.25]),
+    ],
+)
+def test_weight_of_the_energy_goes_linearly_to_its_final_value(spy, loss, weights):
+    run(settings({"loss": loss, "train.steps": 8}))
+    assert spy.energies == pytest.approx(weights)
 
 
 @pytest.mark.parametrize("beta2", [0.0, 0.5, 0.999])
@@ -443,3 +457,15 @@ def test_what_training_makes_is_made_where_the_model_is(kind):
     with torch.device("meta"):
         curve = fit(model, source, (config.train, config.loss), generator)
     assert same(({**model.state_dict(), "generator": generator.get_state()}, curve), expected)
+
+
+def test_no_steps_leave_the_weights_as_they_are_drawn(tmp_path):
+    config = settings({"train.steps": 0})
+    model = build.model(config, 3)
+    drawn = {name: weight.clone() for name, weight in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    source = build.source(config, build.world(config))
+    curve = fit(model, source, (config.train, config.loss), generator, tmp_path / "checkpoint.pt")
+    assert curve.steps == [] and not model.training
+    kept = train.load(tmp_path / "checkpoint.pt")["model"]
+    assert all(torch.equal(kept[name], weight) for name, weight in drawn.items()) and kept.keys() == drawn.keys()

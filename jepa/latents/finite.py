@@ -42,8 +42,8 @@ class Discrete(LatentVariable):
     """K codes, the corners of a simplex, with R(z) = 0: the energy is the least of K wells."""
 
     def __init__(self, size: int, scale: float = 1.0) -> None:
-        """Args: size: K, the number of codes; scale: length of a code, for one-hot vectors 1. The longer they are, the
-        more the predictions differ before training, and the sooner each code finds its part.
+        """Args: size: K, the number of codes; scale: length of a code, for one-hot vectors 1. The longer they are
+        beside s_x, the more a code's effect is the same for every x at the start of training, and stays so.
 
         Raises: ValueError for K < 1 or scale ≤ 0.
         """
