@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ EXPANDERS = {
     "expander": "jepa.encoders:Expander",
     "random_features": "jepa.encoders:RandomFeatures",
 }
+CHUNK = 256  # pairs that are drawn or encoded at a time
 INFERENCES = {"minimize": "", "amortized": "jepa.latents.amortized:Amortized"}
 
 
@@ -88,12 +89,14 @@ def encoded(model: JEPA, sample: Callable, count: int, generator: torch.Generato
 
     Args: model: whose encoders are used as they are; sample: (count, generator) -> pairs; generator: of the pool.
     """
-    parts = []
     with torch.no_grad():
-        for first in range(0, count, 512):
-            pairs = sample(min(512, count - first), generator)
-            parts.append((*model.eval().encode(pairs.x, pairs.y), pairs.a))
+        parts = [(*model.eval().encode(part.x, part.y), part.a) for part in portions(sample, count, generator)]
     return pool(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def portions(sample: Callable, count: int, generator: torch.Generator) -> Iterator[Pairs]:
+    """Return `count` pairs, a few hundred at a time: faster than all at once, whose memory no cache holds."""
+    return (sample(min(CHUNK, count - first), generator) for first in range(0, count, CHUNK))
 
 
 def pool(x: Tensor, y: Tensor, a: Tensor | None = None) -> Callable:

@@ -109,12 +109,11 @@ class Config:
             value = getattr(getattr(self, section), name)
             if not value > 0:
                 raise ValueError(f"{section}.{name}: expected a number above 0, found {value!r}")
-        if not self.train.steps >= 0:
-            raise ValueError(f"train.steps: expected at least 0, found {self.train.steps}")
+        for name, least in (("steps", 0), ("batch", 2)):  # a batch of one has no variance
+            if getattr(self.train, name) < least:
+                raise ValueError(f"train.{name}: expected at least {least}, found {getattr(self.train, name)}")
         if not 0 <= self.train.beta2 < 1:
             raise ValueError(f"train.beta2: expected a share from 0 to below 1, found {self.train.beta2!r}")
-        if self.train.batch < 2:
-            raise ValueError(f"train.batch: expected at least 2, for its statistics, found {self.train.batch}")
         if self.context not in ("x", "y"):
             raise ValueError(f"context: expected 'x' or 'y', found {self.context!r}")
 
@@ -168,10 +167,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if isinstance(value, Part):
-            value = value.flat()
-        elif dataclasses.is_dataclass(value):
-            value = to_dict(value)
+        if dataclasses.is_dataclass(value):
+            value = value.flat() if isinstance(value, Part) else to_dict(value)
         tree[item.name] = list(value) if isinstance(value, tuple) else value
     return tree
 

@@ -32,7 +32,8 @@ class Variant(NamedTuple):
 def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
     """Return the variants of a folder `experiments/<notebook>` by name, with further diffs laid over each.
 
-    Args: folder: of the variants' files, beside `data.yaml`; diffs: of a profile or of a user, the last one wins.
+    Args: folder: of the variants' files, beside `data.yaml`; diffs: of a profile or of a user, the last one wins; a
+        variant of 0 steps stays untrained.
     Raises: ValueError naming the file for a key, held-out set or setting that does not exist.
     """
     sets = read_diff(folder.parent / "data.yaml")
@@ -45,7 +46,9 @@ def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
         for level, diff in text.get("levels", {"": {}}).items():
             name = f"{stem}_{level}" if level != "" else stem
             try:
-                config = configure(base, inherited, text.get("config", {}), diff, *diffs)
+                own = configure(base, inherited, text.get("config", {}), diff)
+                untrained = [{"train.steps": 0}] if own.train.steps == 0 else []
+                config = configure(*diffs, *untrained, base=own)
             except ValueError as error:
                 raise ValueError(f"{stem}.yaml: {error}") from error
             found[name] = Variant(name, text["claim"], text["data"], config, frozen)

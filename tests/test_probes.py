@@ -164,9 +164,7 @@ def test_non_linear_probe_is_ridge_regression_on_its_layer():
         standard = (s - train_s.mean(axis=0)) / train_s.std(axis=0)
         return np.concatenate([standard, np.maximum(0, standard @ weights + bias)], axis=1)
 
-    unit = features(train_s).std(axis=0)
-    ridge = Ridge(alpha=0.3 * len(train_s)).fit(features(train_s) / unit, train_t)
-    read = ridge.predict(features(test_s) / unit)
+    read = Ridge(alpha=0.3 * len(train_s)).fit(features(train_s), train_t).predict(features(test_s))
     probe = Probe(*halves(*curved())[:2], features=40, penalty=0.3, seed=7)
     np.testing.assert_allclose(probe(torch.tensor(test_s)), read, atol=1e-9)
     expected = r2_score(test_t, read, multioutput="raw_values")
@@ -181,6 +179,14 @@ def test_non_linear_probe_is_blind_to_offset_and_unit_of_every_feature():
     torch.testing.assert_close(moved, plain, rtol=0, atol=1e-6)
     scaled = Probe(train_s, 50 * train_t - 9)(test_s)
     torch.testing.assert_close(scaled, 50 * Probe(train_s, train_t)(test_s) - 9, rtol=1e-9, atol=1e-6)
+
+
+def test_feature_that_hardly_any_sample_wakes_is_not_blown_up():
+    """Samples a little farther out than any seen in training; a factor that is noise is read as noise there too."""
+    s, t = normal(3000, 8), normal(3000, 1, seed=1)
+    probe, far = Probe(s, t), 1.5 * normal(1000, 8, seed=2)
+    assert probe.r2(far, normal(1000, 1, seed=3)).item() > -0.5
+    assert probe(far).abs().max() < 5
 
 
 def test_same_seed_same_probe_whatever_else_is_drawn():

@@ -20,8 +20,9 @@ GRID = {"one": {"train.rate": [1e-3, 1e-2]}, "two": {"train.steps": [10, 20]}}
 def test_variants_use_what_tuning_found(plan):
     record = pd.read_csv(ROOT / "results" / "tuning" / f"{plan.stem}.csv")
     asked = [(method, json.dumps(settings)) for method, settings in trials(read_diff(plan))]
+    notebook = read_diff(plan).get("notebook", plan.stem)
     assert sorted(asked) == sorted(zip(record.method, record.settings, strict=True))  # the record is of this plan
-    variants = read(ROOT / "experiments" / plan.stem)
+    variants = read(ROOT / "experiments" / notebook)
     for method, rows in record.groupby("method"):
         used = variants[method].config
         best = rows[rows["mean"] == rows["mean"].max()].settings.map(json.loads)

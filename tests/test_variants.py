@@ -59,6 +59,12 @@ def test_diffs_are_laid_over_parent_and_child_alike(folder):
     assert {(v.config.train.rate, v.config.train.steps) for v in variants.values()} == {(0.1, 4)}
 
 
+def test_untrained_variant_stays_untrained(folder):
+    write(folder / "child.yaml", {**CHILD, "config": {"train.steps": 0}})
+    variants = read(folder, {"train": {"steps": 3, "rate": 0.1}})
+    assert [(v.config.train.steps, v.config.train.rate) for v in variants.values()] == [(0, 0.1), (3, 0.1)]
+
+
 def test_either_may_say_nothing_of_its_own(folder):
     write(folder / "child.yaml", {key: CHILD[key] for key in ("claim", "data", "frozen")})
     variants = read(folder)

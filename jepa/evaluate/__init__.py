@@ -24,7 +24,7 @@ from jepa.data import HeldOut
 from jepa.latents.interface import LatentVariable
 from jepa.measures.collapse import reference_energy
 from jepa.model import JEPA, Representations
-from jepa.worlds.pairs import Pairs
+from jepa.worlds.pairs import Pairs, joined
 
 MEASURES = {
     **{name: f"jepa.evaluate.landscapes:{name}" for name in ("area", "codes", "volume", "codimension")},
@@ -33,7 +33,6 @@ MEASURES = {
     **{name: f"jepa.evaluate.futures:{name}" for name in ("invariance",)},
     "pixels": "jepa.evaluate.pixels:pixels",
 }
-CHUNK = 256  # clips that are encoded at a time
 
 
 class Row(NamedTuple):
@@ -58,7 +57,8 @@ class Subject:
     @cached_property
     def seen(self) -> Pairs:
         """Pairs of the kind the model was trained on, for probes and decoders to learn from."""
-        return build.source(self.config, self.world)(self.config.measure.samples, self.generator)
+        sample = build.source(self.config, self.world)
+        return joined(list(build.portions(sample, self.config.measure.samples, self.generator)))
 
     @cached_property
     def s(self) -> Representations:
@@ -78,7 +78,7 @@ class Subject:
 @torch.no_grad()
 def encode(encoder: nn.Module, x: Tensor) -> Tensor:
     """Return s = Enc(x) [N, D] of x [N, …], a few hundred at a time."""
-    return torch.cat([encoder(part) for part in x.split(CHUNK)])
+    return torch.cat([encoder(part) for part in x.split(build.CHUNK)])
 
 
 def check(config: Config) -> None:

@@ -2,8 +2,9 @@
 
     python -m jepa.lab.tune 01_energies_and_capacity
 
-runs the grid of experiments/tuning/<notebook>.yaml and writes results/tuning/<notebook>.csv, a row per trial, the best
-of a method first. What it finds is written into the variants by hand, and a test holds the two together.
+runs the grid of experiments/tuning/<plan>.yaml, named after its notebook or naming it, and writes
+results/tuning/<plan>.csv, a row per trial, the best of a method first. What it finds is written into the variants by
+hand, and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def trials(plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def tune(notebook: str, workers: int) -> pd.DataFrame:
+def tune(name: str, workers: int) -> pd.DataFrame:
     """Return the mean of the plan's metric over seeds for every trial: method, settings, metric, mean, best first."""
-    plan = read_diff(paths.root() / "experiments" / "tuning" / f"{notebook}.yaml")
-    asked = []
+    plan = read_diff(paths.root() / "experiments" / "tuning" / f"{name}.yaml")
+    asked, notebook = [], plan.get("notebook", name)
     for method, settings in trials(plan):
         variants = read(paths.variants(notebook), settings)
         asked += tasks(variants, choose(variants, (method,)), plan["seeds"], paths.data)
@@ -61,16 +62,16 @@ def tune(notebook: str, workers: int) -> pd.DataFrame:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the trials of a notebook and write the record."""
-    parser = argparse.ArgumentParser(description="Repeat the tuning of a notebook.")
-    parser.add_argument("notebook", help="its name, as in experiments/tuning/")
+    """Run the trials of a plan and write the record."""
+    parser = argparse.ArgumentParser(description="Repeat a tuning.")
+    parser.add_argument("plan", help="its name, as in experiments/tuning/")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     options = parser.parse_args(arguments)
     try:
-        table = tune(options.notebook, options.workers)
+        table = tune(options.plan, options.workers)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    record = paths.root() / "results" / "tuning" / f"{options.notebook}.csv"
+    record = paths.root() / "results" / "tuning" / f"{options.plan}.csv"
     paths.write(record, table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     print(table.groupby("method").head(3).to_string(index=False))
 

@@ -46,12 +46,12 @@ def ridge_probe(
     return 1 - (error + precision**2 * weights.square().sum(dim=0)) / variance
 
 
-def _fit(s: Tensor, t: Tensor, penalty: float, precision: float) -> tuple[Tensor, Tensor]:
-    """Weights [D, F] and offset [F] by the normal equations of standardized readings; a constant gets no weight."""
+def _fit(s: Tensor, t: Tensor, penalty: float, precision: float, unit: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Weights [D, F] and offset [F] by the normal equations of readings in units [D], by default their deviations."""
     if not penalty > 0:
         raise ValueError(f"penalty: expected a number above 0, found {penalty}")
-    deviation = (s.var(dim=0, correction=0) + precision**2).sqrt()  # [D] of the readings
-    deviation = torch.where(deviation > 0, deviation, 1.0)
+    deviation = (s.var(dim=0, correction=0) + precision**2).sqrt() if unit is None else unit
+    deviation = torch.where(deviation > 0, deviation, 1.0)  # a constant gets no weight
     standard = (s - s.mean(dim=0)) / deviation
     normal = standard.T @ standard / len(s) + torch.diag((precision / deviation) ** 2 + penalty)
     weights = torch.linalg.solve(normal, standard.T @ (t - t.mean(dim=0)) / len(s)) / deviation.unsqueeze(-1)
@@ -91,10 +91,11 @@ def _matrix(name: str, values: Tensor, columns: int | None = None) -> Tensor:
 class Probe:
     """A non-linear probe: a ridge regression on s, standardized, and on a random layer of it, never trained.
 
-    t̃ = W (s, max(0, A s + b)) + c: as strong for every representation, in closed form, and no part of any loss.
+    t̃ = W (s, max(0, A s + b)) + c: as strong for every representation, in closed form, and no part of any loss. The
+    layer's features keep their unit: one that hardly any sample wakes would be blown up by standardizing it.
     """
 
-    def __init__(self, s: Tensor, t: Tensor, features: int = 512, penalty: float = 1e-2, seed: int = 0) -> None:
+    def __init__(self, s: Tensor, t: Tensor, features: int = 512, penalty: float = 3e-3, seed: int = 0) -> None:
         """Args: s: [N, D] representations; t: [N, F] factors, in any unit; features: width of the random layer;
         penalty: as for `ridge_probe`; seed: of the layer.
 
@@ -107,7 +108,8 @@ class Probe:
         self._bias = torch.randn(features, **options)
         deviation = (s - s[0]).std(dim=0, correction=0)
         self._center, self._scale = s.mean(dim=0), torch.where(deviation > 0, deviation, 1.0)
-        self._weights, self._offset = _fit(self._features(s), t, penalty, 0.0)
+        seen = self._features(s)
+        self._weights, self._offset = _fit(seen, t, penalty, 0.0, unit=torch.ones_like(seen[0]))
 
     def __call__(self, s: Tensor) -> Tensor:
         """Return the factors read, [..., F], of s [..., D] in the precision of s. Raises: ValueError for another D."""

@@ -40,7 +40,7 @@ def ramp(u: Tensor, w: Tensor, end: float, full: float) -> Tensor:
     """Return 1 where u² + w² is at most full², 0 from end² on, a line between."""
     slope = 1 / (end**2 - full**2)
     if u.is_floating_point():  # in place: fresh memory costs more than the arithmetic
-        return (u * u).addcmul_(w, w).mul_(-slope).add_(end**2 * slope).clamp_(0, 1)
+        return torch.addcmul(number(end**2 * slope, u), u, u, value=-slope).addcmul_(w, w, value=-slope).clamp_(0, 1)
     squared = times(u, u) + times(w, w)
     return (number(end**2 * slope, u) - times(squared, number(slope, u))).clamp(0, 2**BITS)
 

@@ -125,7 +125,8 @@ class Fork:
         shape = (count, 2 * self.frames, self.size, self.size)
         words = torch.empty((math.prod(shape) + 7) // 8, dtype=torch.int64, device=generator.device)
         words.random_(-(2**63), None, generator=generator)  # eight pixels each: four times as fast as one by one
-        return (words.view(torch.int8)[: math.prod(shape)].view(shape) + 0.5) * (self.noise / 128)
+        levels, step = words.view(torch.int8)[: math.prod(shape)].view(shape), self.noise / 128
+        return torch.add(torch.tensor(step / 2, device=generator.device), levels, alpha=step)
 
     def render(
         self,

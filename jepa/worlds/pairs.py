@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -14,3 +16,9 @@ class Pairs(NamedTuple):
     a: Tensor  # [B, A] action, of width 0 where there is none
     y: Tensor  # [B, …] target
     factors: dict[str, Tensor]  # name -> [B, F] ground truth, for measuring only
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """Return the pairs of all parts, in their order."""
+    x, a, y = (torch.cat(tensors) for tensors in zip(*(part[:3] for part in parts), strict=True))
+    return Pairs(x, a, y, {name: torch.cat([part.factors[name] for part in parts]) for name in parts[0].factors})
