@@ -273,7 +273,7 @@ def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path):
     child = execute(child_of(task, train={"rate": 0.02, "pool": 700}), tmp_path)
     parent, config, generator = trained(execute(task, tmp_path)), child.task.config, torch.Generator().manual_seed(3)
     world, model = build.world(config), build.model(config, 3)
-    pairs = [world.sample(count, generator) for count in (512, 188)]  # 512 at a time
+    pairs = [world.sample(count, generator) for count in (256, 256, 188)]  # 256 at a time
     with torch.no_grad():
         pool = [torch.cat([encode(part) for part in side]) for encode, side in (
             (parent.encoder_x, [pair.x for pair in pairs]), (parent.encoder_y, [pair.y for pair in pairs])
