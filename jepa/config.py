@@ -80,7 +80,7 @@ class Measure:
     epsilon: float = 0.01  # the energy is low where F < epsilon x the reference energy E0
     epsilons: tuple[float, ...] = (1e-2, 1e-3)  # falling thresholds over which a dimension is read
     samples: int = 4096  # training pairs on which probes and decoders learn
-    decoder: int = 300  # optimizer steps of a decoder to pixels
+    decoder: int = 200  # optimizer steps of a decoder to pixels
     latent: Mapping[str, Any] = field(default_factory=dict)  # options of the latent that differ from those in training
 
 

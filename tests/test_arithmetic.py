@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jepa.worlds.arithmetic import BITS, blend, matrix_times, number, ramp, times, unit_vector
+from jepa.worlds.arithmetic import BITS, blend, matrix_times, number, ramp, times, unit_vector, whole
 
 ONE = 2**16
 UNITS = st.integers(-40 * ONE, 40 * ONE)
@@ -136,6 +136,13 @@ def test_blend_on_integers_is_the_nearest_unit(below, above, share):
         Fraction(share * (level - below), ONE)
     )
     assert blend(integer(below), above, integer(0, ONE)).tolist() == [below, level]
+
+
+@given(UNITS)
+def test_whole_numbers_are_floors(units):
+    assert whole(integer(units)).item() == floor(Fraction(units, ONE))
+    assert whole(torch.tensor(units / ONE, dtype=torch.float64)).item() == floor(units / ONE)
+    assert whole(torch.tensor(units / ONE, dtype=torch.float64)).dtype == torch.int64
 
 
 @FLOATS

@@ -19,6 +19,11 @@ def number(value: Tensor | float, like: Tensor) -> Tensor:
     return value.to(like)
 
 
+def whole(a: Tensor) -> Tensor:
+    """Return the largest whole numbers, int64, that are at most `a`."""
+    return a.floor().long() if a.is_floating_point() else a >> BITS
+
+
 def times(a: Tensor, b: Tensor) -> Tensor:
     """Return a product of numbers, on integers rounded to the nearest unit."""
     return a * b if b.is_floating_point() else (a * b + 2 ** (BITS - 1)) >> BITS

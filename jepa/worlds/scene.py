@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa.worlds.arithmetic import blend, matrix_times, number, ramp, times
+from jepa.worlds.arithmetic import blend, matrix_times, number, ramp, times, whole
 
 SIDE = 32.0  # of the picture
 GROUPS = 8  # of trees
 TREE, ASPHALT, CAR = 0.6, -0.3, 2.5  # brightness: of trees at most
 LENGTH, WIDTH = 3.0, 2.0  # half-axes of the car
+REACH = 4.0  # no pixel farther than that from the car's middle shows it, either way: 1.25 · LENGTH, rounded up
 ROAD = (4.0, 3.2)  # distance from its middle where the road ends, and up to where it is all asphalt
 
 
@@ -32,12 +33,26 @@ def paint(size: int, place: Tensor, rays: Tensor, textures: Tensor, position: Te
     Args: size: S, pixels per side; place: [B, 1] of the fork, to the right; rays: [B, R, 2] unit vectors of the roads
         that leave it; textures: [B, F, 8] brightness of the trees; position, direction: [B, F, 2] of the car.
     """
+    right = number(middles(size), place)
     fork = torch.stack([place, torch.zeros_like(place)], -1).expand_as(rays)
-    u, w = _along_and_across(rays, fork, size)
+    u, w = _along_and_across(rays, fork, right, right.flip(0))  # the first row is the top one
     road = ramp(u.clamp_(max=0), w, *ROAD).amax(1, keepdim=True)
     trees = matrix_times(textures, number(crowns(size), textures)).unflatten(2, (size, size))
-    u, w = _along_and_across(direction, position, size, (LENGTH, WIDTH))
-    return blend(blend(trees, ASPHALT, road), CAR, ramp(u, w, 1.25, 0.75))
+    return _with_car(blend(trees, ASPHALT, road), right, position, direction)
+
+
+def _with_car(ground: Tensor, right: Tensor, position: Tensor, direction: Tensor) -> Tensor:
+    """Return frames [B, F, S, S] with the car on them; only a window around it is computed, and overwritten."""
+    size = len(right)
+    window = torch.arange(min(size, int(2 * REACH * size / SIDE) + 2), device=ground.device)
+    corner = whole((torch.stack([position[..., 0], -position[..., 1]], -1) + number(SIDE / 2 - REACH, position)) * size)
+    corner = (corner // int(SIDE)).clamp(0, size - len(window))  # [B, F, 2] its left column and its top row
+    columns, rows = (corner.unsqueeze(-1) + window).unbind(2)
+    u, w = _along_and_across(direction, position, right[columns], right.flip(0)[rows], (LENGTH, WIDTH))
+    pixels = (rows.unsqueeze(-1) * size + columns.unsqueeze(-2)).flatten(2)
+    flat = ground.flatten(2)
+    painted = blend(flat.gather(2, pixels), CAR, ramp(u, w, 1.25, 0.75).flatten(2))
+    return flat.scatter_(2, pixels, painted).view_as(ground)
 
 
 def middles(size: int) -> Tensor:
@@ -60,15 +75,16 @@ def crowns(size: int) -> Tensor:
 
 
 def _along_and_across(
-    heading: Tensor, origin: Tensor, size: int, unit: tuple[float, float] = (1.0, 1.0)
+    heading: Tensor, origin: Tensor, right: Tensor, up: Tensor, unit: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[Tensor, Tensor]:
-    """Return u and w [B, R, S, S] of all pixels seen from origin [B, R, 2] in directions (sin, cos) [B, R, 2]."""
-    right = number(middles(size), origin)
+    """Return u and w [B, R, H, W] of pixels in columns `right` and rows `up`, [W] and [H] or [B, R, W] and [B, R, H],
+    seen from origin [B, R, 2] in directions (sin, cos) [B, R, 2].
+    """
     found = []
     for (x, y), length in zip((heading.unbind(-1), (heading[..., 1], -heading[..., 0])), unit, strict=True):
         axis = times(torch.stack([x, y], -1), number(1 / length, heading))
         offset = times(axis, origin).sum(-1, keepdim=True)
         column = times(axis[..., :1], right) - offset  # [B, R, S]
-        row = times(axis[..., 1:], right.flip(0))  # the first row is the top one
+        row = times(axis[..., 1:], up)
         found.append(row.unsqueeze(-1) + column.unsqueeze(-2))
     return found[0], found[1]
