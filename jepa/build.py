@@ -23,7 +23,13 @@ PREDICTORS = {"identity": "jepa.predictors:Identity", "mlp": "jepa.predictors:ML
 LATENTS = {
     "none": "jepa.latents.finite:NoLatent",
     "discrete": "jepa.latents.finite:Discrete",
+    "vector_quantized": "jepa.latents.quantized:VectorQuantized",
+    "finite_scalar": "jepa.latents.quantized:FiniteScalar",
     "low_dimensional": "jepa.latents.low_dimensional:LowDimensional",
+    "sparse": "jepa.latents.sparse:Sparse",
+    "noisy": "jepa.latents.fuzzy:Noisy",
+    "dropped": "jepa.latents.fuzzy:Dropped",
+    "gaussian": "jepa.latents.fuzzy:Gaussian",
 }
 EXPANDERS = {
     "identity": "jepa.encoders:Identity",
@@ -31,7 +37,11 @@ EXPANDERS = {
     "random_features": "jepa.encoders:RandomFeatures",
 }
 CHUNK = 256  # pairs that are drawn or encoded at a time
-INFERENCES = {"minimize": "", "amortized": "jepa.latents.amortized:Amortized"}
+INFERENCES = {
+    "minimize": "",
+    "amortized": "jepa.latents.amortized:Amortized",
+    "lista": "jepa.latents.lista:Lista",
+}
 
 
 def world(config: Config) -> Any:
@@ -56,7 +66,7 @@ def model(config: Config, seed: int) -> JEPA:
         else:
             encoder_y = make("encoder_y", config.encoder_y, ENCODERS | {"shared": ""}, inputs=y)
         latent = make("latent", config.latent, LATENTS)
-        inference = _inference(config, encoder_x, encoder_y, latent.width)
+        inference = _inference(config, encoder_x, encoder_y, latent.free or latent.width)
         widths = {"inputs": encoder_x.outputs, "outputs": encoder_y.outputs, "action": a, "latent": latent.width}
         predictor = make("predictor", config.predictor, PREDICTORS, **widths)
         expander_x = make("expander", config.expander, EXPANDERS, inputs=encoder_x.outputs)

@@ -95,6 +95,30 @@ def gradient(cost: Cost, start: Tensor, steps: int = 50, rate: float = 0.1) -> M
     return Minimum(z[torch.arange(len(z), device=z.device), index], best, torch.stack(trace))
 
 
+def refined(cost: Cost, z: Tensor, steps: int = 0, rate: float = 0.1) -> Minimum:
+    """Return where gradient descent from one proposal z [B, Z] for every problem ends; for 0 steps, the proposal.
+
+    Raises: ValueError as `exhaustive` and `gradient` do.
+    """
+    first = exhaustive(cost, z.unsqueeze(1))
+    if not steps:
+        return first
+    last = gradient(cost, z.unsqueeze(1), steps, rate)
+    return last._replace(trace=torch.cat([first.trace, last.trace[1:]]))
+
+
+def multistart(cost: Cost, points: Tensor, restarts: int, steps: int, rate: float) -> Minimum:
+    """Return the end of gradient descent from the best of fixed points [P, Z], `restarts` of them for every problem.
+
+    Raises: ValueError as `exhaustive` and `gradient` do.
+    """
+    with torch.no_grad():
+        values = _checked(cost(points.unsqueeze(0)))
+    best = values.topk(restarts, dim=1, largest=False)
+    last = gradient(cost, points[best.indices], steps, rate)
+    return last._replace(trace=torch.cat([best.values[None, :, 0], last.trace[1:]]))
+
+
 def fista(smooth: Cost, penalty: Penalty, start: Tensor, steps: int = 100, lipschitz: float = 1.0) -> Minimum:
     """Return the minimum of a smooth cost plus a penalty by accelerated proximal gradient (Beck & Teboulle 2009).
 

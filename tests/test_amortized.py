@@ -91,6 +91,8 @@ def test_minimum_is_the_energy_at_the_answer_of_the_network(latent):
     expected = torch.empty(6, dtype=torch.float64)
     for b in range(6):
         z = model.inference(s.s_x[b : b + 1], s.s_y[b : b + 1])
+        if model.latent.codes is not None:
+            z = model.latent.codes[(model.latent.codes - z).square().sum(1).argmin()][None]
         torch.testing.assert_close(found.argmin[b : b + 1], z.detach())
         prediction = model.predictor(s.s_x[b : b + 1], x.new_zeros(1, 0), z.unsqueeze(1))[0, 0]
         expected[b] = (s.s_y[b] - prediction).square().sum() + model.latent.regularize(z)[0]
@@ -191,7 +193,7 @@ def test_target_is_taken_as_it_comes(diff, kind, width):
 
 @pytest.mark.parametrize("diff, message", [
     ({"inference.steps": 3}, "inference: option of 'minimize': expected one of none, found 'steps'"),
-    ({"inference": "amortised"}, "inference: expected one of amortized, minimize, found 'amortised'.*did you mean"),
+    ({"inference": "amortised"}, "inference: expected one of .*, found 'amortised'; did you mean"),
     ({"inference": {"name": "amortized", "feature": 3}}, "inference: option of 'amortized'.*did you mean 'features'"),
     ({"inference": {"name": "amortized", "outputs": 3}}, "inference: option of 'amortized'.*found 'outputs'"),
     ({"inference": {"name": "amortized", "hidden": [3]}}, r"inference.hidden: expected int, found \[3\]"),
@@ -213,3 +215,37 @@ def test_without_a_network_z_is_minimized():
 def test_contexts_that_do_not_fit_are_refused(s_x):
     with pytest.raises(ValueError, match=r"^s_x: expected \[2, 3\] or a single context, found shape"):
         Amortized(3, 4, 2)(s_x, torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize(
+    "latent", [CODES, {"name": "vector_quantized", "size": 3, "width": 2}, {"name": "finite_scalar", "levels": [3, 2]}]
+)
+def test_gradient_reaches_the_network_straight_through_a_code(latent):
+    model, x, y = made(latent=latent).eval(), normal(6, 2), normal(6, 2, seed=1)
+    s = model.encode(x, y)
+    proposal = model.inference(*s)
+    value = model.latent.project(proposal)[0].detach().requires_grad_()
+    energy = model.cost(s)(value.unsqueeze(1)).sum()
+    (slope,) = torch.autograd.grad(energy, value, retain_graph=True)
+    z, price = model.latent.project(proposal)
+    torch.testing.assert_close(model.free_energy(s), model.cost(s)(z.unsqueeze(1)).squeeze(1) + price)
+    (found,) = torch.autograd.grad(model.cost(s)(z.unsqueeze(1)).sum(), proposal)
+    chain = 1 - proposal.detach().tanh() ** 2 if latent["name"] == "finite_scalar" else 1
+    torch.testing.assert_close(found, slope * chain)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_refining_goes_on_from_the_proposal(layers):
+    curve = {**CURVE, "layers": layers}
+    plain, better = made(latent=curve), made(latent=curve, inference={**NETWORK, "refine": 30})
+    x, y = normal(6, 2), normal(6, 2, seed=1)
+    first, last = plain.infer(x, y), better.infer(x, y)
+    assert torch.equal(last.trace[0], first.value) and len(last.trace) == 31
+    assert (last.trace.diff(dim=0) <= 0).all() and (last.value < first.value).all()
+    torch.testing.assert_close(better.energy(x, y, last.argmin.unsqueeze(1)).squeeze(1), last.value)
+    torch.testing.assert_close(better.free_energy(better.encode(x, y)), first.value)  # training goes without
+
+
+def test_gradient_of_a_refined_code_is_refused():
+    with pytest.raises(ValueError, match="^refine: expected 0 steps for a latent of finitely many values, found 3"):
+        made(latent=CODES, inference={**NETWORK, "refine": 3}).infer(normal(6, 2), normal(6, 2, seed=1))

@@ -13,6 +13,7 @@ from scipy import stats
 from jepa.energy import energy
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.latents.low_dimensional import LowDimensional
+from jepa.measures.collapse import effective_rank
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -131,6 +132,62 @@ def test_continuous_inference_solves_the_ridge_problem(seed, alpha, restarts):
     assert (found.trace.diff(dim=0) <= 1e-12).all()
 
 
+def chained(size, layers, **options):
+    """Return a latent behind a chain whose matrices are drawn from seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LowDimensional(size, layers=layers, **options).double()
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 5])
+def test_chain_is_the_product_of_its_matrices(layers):
+    latent, u = chained(3, layers), normal(7, 3)
+    product = torch.eye(3).double()
+    for matrix in latent.state_dict().values():
+        product = matrix @ product
+    assert len(latent.state_dict()) == layers and sum(p.numel() for p in latent.parameters()) == 9 * layers
+    z, cost = latent.project(u)
+    torch.testing.assert_close(z.detach(), u @ product.T)
+    assert not cost.any() and cost.shape == (7,)
+    spread = np.std(chained(200, 3).project(normal(500, 200))[0].detach().numpy())
+    assert 0.8 < spread < 1.25  # the scale of u survives
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_inference_through_a_chain_finds_the_best_point_of_its_range(rank):
+    latent, target = chained(3, 2, steps=500), normal(6, 3)
+    left, right = normal(3, rank, seed=1), normal(rank, 3, seed=2)
+    with torch.no_grad():
+        latent.chain[1].weight.copy_(left @ right)
+        latent.chain[0].weight.copy_(torch.eye(3))
+    found = latent.infer(lambda z: energy(target, z, latent.regularize(z)))
+    basis = torch.linalg.qr(left).Q
+    torch.testing.assert_close(found.argmin, target @ basis @ basis.T, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.value, (target - target @ basis @ basis.T).square().sum(1), rtol=0, atol=1e-6)
+
+
+def test_gradient_descent_on_a_chain_prefers_few_dimensions():
+    """Where a proposal of eight numbers is mapped on two that are wanted, the rest stays with one matrix and fades
+    with a chain of four."""
+    u = normal(400, 8)
+    wanted = u @ normal(8, 2, seed=1) @ normal(2, 8, seed=2) / 8
+    ranks = []
+    for layers in (1, 4):
+        latent = chained(8, layers)
+        with torch.no_grad():
+            for matrix in latent.parameters():
+                matrix *= 0.5
+        reader = normal(8, 8, seed=3) / 3
+        optimizer = torch.optim.SGD(latent.parameters(), 0.05)
+        for _ in range(1500):
+            loss = ((latent.project(u)[0] - wanted) @ reader[:, :3]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        ranks.append(effective_rank(latent.project(u)[0].detach()))
+    assert ranks[1] < 0.7 * ranks[0] and ranks[1] < 3.5
+
+
 @PROPERTY
 @given(SEEDS)
 def test_continuous_inference_finds_the_deepest_of_many_valleys(seed):
@@ -180,6 +237,7 @@ def test_starts_are_those_of_a_standard_normal_and_always_the_same():
     (lambda: LowDimensional(0), "size"),
     (lambda: LowDimensional(2, alpha=-0.1), "alpha"),
     (lambda: LowDimensional(2, alpha=math.nan), "alpha"),
+    (lambda: LowDimensional(2, layers=-1), "layers"),
     (lambda: LowDimensional(2, starts=0), "restarts"),
     (lambda: LowDimensional(2, starts=4, restarts=5), "restarts"),
     (lambda: LowDimensional(2, restarts=0), "restarts"),

@@ -28,6 +28,14 @@ KINDS = {
         "latent": {"name": "low_dimensional", "size": 2, "alpha": 0.1},
         "inference": {"name": "amortized", "features": 3, "hidden": 4},
     },
+    "fuzzy latent": {
+        "latent": {"name": "dropped", "size": 2, "alpha": 0.1},
+        "inference": {"name": "amortized", "features": 3, "hidden": 4},
+    },
+    "learned codes": {
+        "latent": {"name": "vector_quantized", "size": 3, "width": 2, "decay": 0.8},
+        "inference": {"name": "amortized", "features": 3, "hidden": 4},
+    },
     "auto-encoder": {"context": "y", "encoder_x": MLP},
     "joint embedding": {
         **{"encoder_x": MLP, "encoder_y": MLP, "predictor": "identity"},

@@ -1,22 +1,23 @@
-"""A continuous latent of few dimensions: the set of predictions is a manifold no wider (LeCun 2022, section 4.5)."""
+"""A continuous latent of few dimensions: the set of predictions is a manifold no wider (LeCun 2022, section 4.5).
+
+The dimensions are given, or found by training a chain of linear layers (Jing et al. 2020).
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from jepa.latents.interface import LatentVariable
-from jepa.minimize import Cost, Minimum, exhaustive, gradient
+from jepa.minimize import Cost, Minimum, multistart
 
 
-class LowDimensional(LatentVariable):
-    """z ∈ R^d with R(z) = α ‖z‖²: its dimension is what limits it, α only keeps it bounded."""
+class Quadratic(LatentVariable):
+    """What latents z ∈ R^d with R(z) = α ‖z‖² have in common: their density, and where a descent begins."""
 
-    def __init__(
-        self, size: int, alpha: float = 0.0, starts: int = 64, restarts: int = 1, steps: int = 10, rate: float = 0.1
-    ) -> None:
+    def __init__(self, size: int, alpha: float, starts: int, restarts: int, steps: int, rate: float) -> None:
         """Args: size: d; alpha: weight of ‖z‖² in units of energy; starts: fixed points among which the best
         `restarts` begin gradient descent; steps, rate: of the descent (`jepa.minimize.gradient`).
 
@@ -31,7 +32,7 @@ class LowDimensional(LatentVariable):
             raise ValueError(f"restarts: expected 1 to starts = {starts}, found {restarts}")
         self.width, self.alpha, self.codes = size, alpha, None
         self.restarts, self.steps, self.rate = restarts, steps, rate
-        self.register_buffer("points", _spread(starts, size), persistent=False)
+        self.register_buffer("points", spread(starts, size), persistent=False)
 
     @property
     def bits(self) -> float:
@@ -54,18 +55,47 @@ class LowDimensional(LatentVariable):
 
     def infer(self, cost: Cost) -> Minimum:
         """Return the end of gradient descent from the best of the fixed starts."""
-        first = exhaustive(cost, self.points.unsqueeze(0)) if self.restarts == 1 else None
-        start = first.argmin.unsqueeze(1) if first else self._best_starts(cost)
-        last = gradient(cost, start, self.steps, self.rate)
-        return last._replace(trace=torch.cat([first.trace, last.trace])) if first else last
-
-    @torch.no_grad()
-    def _best_starts(self, cost: Cost) -> Tensor:
-        """Return the `restarts` cheapest fixed starts of every problem, [B, R, Z]."""
-        return self.points[cost(self.points.unsqueeze(0)).topk(self.restarts, dim=1, largest=False).indices]
+        return multistart(cost, self.points, self.restarts, self.steps, self.rate)
 
 
-def _spread(count: int, size: int) -> Tensor:
+class LowDimensional(Quadratic):
+    """z = W_n … W_1 u ∈ R^d with R(z) = α ‖z‖²: its dimension is what limits it, α only keeps it bounded.
+
+    Without layers z = u. A chain of layers can express no more than one matrix, but gradient descent on it prefers
+    products of low rank, so that z takes no more dimensions than it needs (Jing et al. 2020). What a minimizer or a
+    network proposes is u.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        alpha: float = 0.0,
+        layers: int = 0,
+        starts: int = 64,
+        restarts: int = 1,
+        steps: int = 10,
+        rate: float = 0.1,
+    ) -> None:
+        """Args: layers: n; the others as for `Quadratic`. Raises: ValueError as there, and for layers < 0."""
+        super().__init__(size, alpha, starts, restarts, steps, rate)
+        if layers < 0:
+            raise ValueError(f"layers: expected at least 0, found {layers}")
+        self.chain = nn.Sequential(*(nn.Linear(size, size, bias=False) for _ in range(layers)))
+        for layer in self.chain:
+            nn.init.normal_(layer.weight, std=1 / math.sqrt(size))  # the scale of u survives
+
+    def infer(self, cost: Cost) -> Minimum:
+        """Return the end of gradient descent over u from the best of the fixed starts."""
+        found = super().infer(lambda u: cost(self.chain(u)))
+        with torch.no_grad():
+            return found._replace(argmin=self.chain(found.argmin))
+
+    def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return W_n … W_1 u [B, d] at no cost."""
+        return self.chain(proposal), proposal.new_zeros(len(proposal))
+
+
+def spread(count: int, size: int) -> Tensor:
     """Return `count` fixed points [count, size] spread like a standard normal: Sobol's, through its quantiles."""
     uniform = torch.quasirandom.SobolEngine(size, scramble=True, seed=0).draw(count)
     return torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))

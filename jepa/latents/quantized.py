@@ -1,0 +1,103 @@
+"""Latents whose values are the entries of a codebook: learned ones, and those of a grid (LeCun 2022, section 4.5).
+
+What a network proposes is taken to an entry, straight-through (van den Oord et al. 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jepa.latents.finite import Finite, straight_through
+
+MOST = 65_536  # entries of a grid, all of which are tried
+
+
+class VectorQuantized(Finite):
+    """K learned codes with R(z) = 0; a proposal u goes to the nearest one (van den Oord et al. 2017).
+
+        z = e_k,  k = argmin_k ‖u − e_k‖²,      cost of the proposal: β ‖u − e_k‖²       their equations 1 and 3
+        n_k ← γ n_k + (1 − γ) · (proposals at k),   s_k ← γ s_k + (1 − γ) · (their sum),   e_k = s_k / n_k
+
+    The codes follow the proposals as a moving mean, in training only. A code that hardly any proposal goes to is moved
+    to the proposal that is farthest from its own code.
+    """
+
+    def __init__(
+        self, size: int, width: int, commitment: float = 0.25, decay: float = 0.99, revive: float = 0.1
+    ) -> None:
+        """Args: size: K, the number of codes; width: of a code; commitment: β, in units of energy per squared unit of
+        z; decay: γ; revive: the share of an even part of the proposals below which a code counts as dead.
+
+        Raises: ValueError for size < 1, width < 1, commitment < 0, or a decay or share that is not from 0 to below 1.
+        """
+        super().__init__()
+        if min(size, width) < 1:
+            raise ValueError(f"size, width: expected at least 1, found {size}, {width}")
+        if not commitment >= 0:
+            raise ValueError(f"commitment: expected a number of at least 0, found {commitment}")
+        if not (0 <= decay < 1 and 0 <= revive < 1):
+            raise ValueError(f"decay, revive: expected shares from 0 to below 1, found {decay}, {revive}")
+        self.width, self.commitment, self.decay, self.revive = width, commitment, decay, revive
+        self.register_buffer("codes", torch.randn(size, width))
+        self.register_buffer("counts", torch.ones(size))  # n, for one proposal a code and step where they are even
+        self.register_buffer("sums", self.codes.clone())  # s
+
+    def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest code [B, Z], straight-through, and β ‖u − e_k‖² [B]; in training the codes learn.
+
+        Raises: ValueError in training with fewer proposals than codes, or for proposals that are not finite.
+        """
+        nearest = self.nearest(proposal)
+        code = self.codes[nearest]
+        cost = self.commitment * (proposal - code).square().sum(-1)
+        if self.training:
+            self._learn(proposal.detach(), nearest)
+        return straight_through(proposal, code), cost
+
+    @torch.no_grad()
+    def _learn(self, proposal: Tensor, nearest: Tensor) -> None:
+        """Move the codes to the moving means of their proposals, and dead ones to proposals far from any code."""
+        size = len(self.codes)
+        if len(proposal) < size:
+            raise ValueError(f"size: expected at most {len(proposal)} codes, one a proposal, found {size}")
+        even = len(proposal) / size  # counts are in units of an even part
+        taken = torch.zeros_like(self.counts).index_add_(0, nearest, torch.full_like(proposal[:, 0], 1 / even))
+        summed = torch.zeros_like(self.sums).index_add_(0, nearest, proposal / even)
+        self.counts.lerp_(taken, 1 - self.decay)
+        self.sums.lerp_(summed, 1 - self.decay)
+        dead = (self.counts < self.revive).nonzero()[:, 0]
+        if len(dead):
+            far = (proposal - self.codes[nearest]).square().sum(-1).topk(len(dead)).indices
+            self.counts[dead], self.sums[dead] = 1.0, proposal[far]
+        self.codes.copy_(self.sums / self.counts.unsqueeze(-1))
+
+
+class FiniteScalar(Finite):
+    """A grid of Π L_i values with R(z) = 0: every number of z has L_i levels (Mentzer et al. 2024).
+
+    z_i = 2 round((L_i − 1) (tanh u_i + 1) / 2) / (L_i − 1) − 1,    from −1 to 1 in equal steps; 0 for one level
+    """
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        """Args: levels: L_i, of every number of z.
+
+        Raises: ValueError for no level at all, or more than 65,536 values, which are all tried.
+        """
+        super().__init__()
+        if not levels or min(levels) < 1 or math.prod(levels) > MOST:
+            raise ValueError(f"levels: expected at least 1 each and a product up to {MOST}, found {list(levels)}")
+        self.width = len(levels)
+        axes = [torch.linspace(-1, 1, level) if level > 1 else torch.zeros(1) for level in levels]
+        self.register_buffer("codes", torch.cartesian_prod(*axes).view(-1, self.width), persistent=False)
+        self.register_buffer("steps", torch.tensor(levels, dtype=torch.float) - 1, persistent=False)
+
+    def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the level nearest to tanh of every number [B, Z], straight-through, at no cost."""
+        bounded, steps = proposal.tanh(), self.steps.clamp(min=1)
+        level = ((bounded + 1) / 2 * steps).round() * 2 / steps - 1
+        level = torch.where(self.steps > 0, level, 0.0)
+        return straight_through(bounded, level), proposal.new_zeros(len(proposal))

@@ -1,0 +1,151 @@
+"""Codebooks: assignment against brute force, the moving mean against its formula, gradients straight through."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import normal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from jepa.latents.quantized import FiniteScalar, VectorQuantized
+
+
+def quantizer(size=4, width=2, **options):
+    """Return a quantizer in double precision with codes that are drawn from seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return VectorQuantized(size, width, **options).double()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 9), st.integers(0, 1000))
+def test_proposals_go_to_the_nearest_code(size, width, count, seed):
+    latent, u = quantizer(size, width, commitment=0.5).eval(), 2 * normal(count, width, seed=seed)
+    z, cost = latent.project(u)
+    for one, code, price in zip(u, z, cost, strict=True):
+        gaps = [float((one - entry).square().sum()) for entry in latent.codes]
+        torch.testing.assert_close(code, latent.codes[gaps.index(min(gaps))], rtol=1e-12, atol=1e-12)
+        assert float(price) == pytest.approx(0.5 * min(gaps))
+
+
+def test_gradient_passes_straight_through_and_proposals_are_drawn_to_their_codes():
+    latent, u = quantizer(commitment=0.25).eval(), normal(6, 2).requires_grad_()
+    z, cost = latent.project(u)
+    slope = normal(6, 2, seed=1)
+    (through,) = torch.autograd.grad(z, u, slope, retain_graph=True)
+    assert torch.equal(through, slope)
+    (drawn,) = torch.autograd.grad(cost.sum(), u)
+    torch.testing.assert_close(drawn, 0.5 * (u - z).detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_codes_are_the_moving_means_of_their_proposals():
+    latent, decay = quantizer(3, 2, decay=0.75, revive=0.0), 0.75
+    codes = latent.codes.clone().numpy()
+    count, total = np.ones(3), codes.copy()
+    for step in range(6):
+        u = normal(9, 2, seed=step).numpy()
+        nearest = [min(range(3), key=lambda k, one=one: ((one - codes[k]) ** 2).sum()) for one in u]
+        for k in range(3):
+            mine = u[[n for n in range(9) if nearest[n] == k]]
+            count[k] = decay * count[k] + (1 - decay) * len(mine) / 3
+            total[k] = decay * total[k] + (1 - decay) * mine.sum(axis=0) / 3
+            codes[k] = total[k] / count[k]
+        latent.project(torch.from_numpy(u))
+        np.testing.assert_allclose(latent.codes, codes, rtol=1e-9, atol=1e-12)
+
+
+def test_codes_learn_in_training_only_and_end_at_the_clusters():
+    middles = torch.tensor([[4.0, 0.0], [-4.0, 0.0], [0.0, 4.0], [0.0, -4.0]]).double()
+    latent = quantizer(4, 2, decay=0.9)
+    for step in range(200):
+        latent.project(middles.repeat(8, 1) + 0.1 * normal(32, 2, seed=step))
+    found = latent.codes.clone()
+    assert torch.cdist(middles, found).amin(1).max() < 0.2  # no cluster is without a code …
+    assert len(set(torch.cdist(middles, found).argmin(1).tolist())) == 4  # … of its own
+    latent.eval().project(100 + normal(32, 2))
+    assert torch.equal(latent.codes, found)
+
+
+def test_dead_code_is_moved_to_the_farthest_proposal():
+    latent = quantizer(2, 1, decay=0.5, revive=0.2)
+    latent.codes.copy_(torch.tensor([[0.0], [100.0]]))
+    latent.sums.copy_(latent.codes)
+    u = torch.tensor([[0.1], [-0.1], [0.0], [3.0]]).double()
+    for _ in range(3):  # its count is halved by every step: 1/2, 1/4, 1/8
+        latent.project(u)
+    assert latent.codes[1].item() == 3.0 and latent.counts[1] == 1
+    z, _ = latent.eval().project(u)
+    assert z[:, 0].round(decimals=6)[-1] == 3 and z[:3].abs().max() < 1.5
+
+
+def test_learned_codes_are_part_of_the_state():
+    latent = quantizer()
+    latent.project(normal(8, 2))
+    other = quantizer()
+    other.load_state_dict(latent.state_dict())
+    assert torch.equal(other.codes, latent.codes)
+    for one in (latent, other):
+        one.project(normal(8, 2, seed=1))
+    assert torch.equal(other.codes, latent.codes)
+
+
+LEVELS = [(2,), (3,), (1,), (4, 3), (2, 1, 5), (8, 5, 5)]
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_grid_has_every_combination_of_levels_once(levels):
+    latent = FiniteScalar(levels)
+    axes = [[0.0] if level == 1 else [2 * k / (level - 1) - 1 for k in range(level)] for level in levels]
+    expected = sorted(itertools.product(*axes))
+    found = sorted(tuple(row) for row in latent.codes.tolist())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert latent.bits == pytest.approx(sum(math.log2(level) for level in levels)) and latent.width == len(levels)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_proposals_go_to_the_nearest_level_of_their_hyperbolic_tangent(levels):
+    latent, u = FiniteScalar(levels).double(), 2 * normal(200, len(levels))
+    z, cost = latent.project(u)
+    nearest = latent.codes[torch.cdist(u.tanh(), latent.codes).argmin(1)]
+    torch.testing.assert_close(z, nearest, rtol=0, atol=1e-6)
+    assert not cost.any() and cost.shape == (200,)
+
+
+def test_gradient_of_a_grid_is_that_of_the_hyperbolic_tangent():
+    u, slope = normal(5, 2).requires_grad_(), normal(5, 2, seed=1)
+    (found,) = torch.autograd.grad(FiniteScalar((4, 3)).double().project(u)[0], u, slope)
+    torch.testing.assert_close(found, slope * (1 - u.detach().tanh() ** 2), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("latent", [quantizer(5, 3), FiniteScalar((2, 3)).double()], ids=["codebook", "grid"])
+def test_samples_are_all_values_equally_often_and_inference_finds_the_best(latent):
+    drawn = latent.sample((3000,), torch.Generator().manual_seed(0))
+    which = torch.cdist(drawn, latent.codes).argmin(1)
+    torch.testing.assert_close(latent.codes[which], drawn)
+    assert stats.chisquare(which.bincount(minlength=len(latent.codes))).pvalue > 0.001
+    target = normal(7, latent.width)
+    found = latent.infer(lambda z: (z - target.unsqueeze(1)).square().sum(-1) + latent.regularize(z))
+    gaps = torch.cdist(target, latent.codes).square()
+    torch.testing.assert_close(found.value, gaps.amin(1))
+    assert torch.equal(found.argmin, latent.codes[gaps.argmin(1)])
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: VectorQuantized(0, 2), "size, width: expected at least 1, found 0, 2"),
+    (lambda: VectorQuantized(2, 0), "size, width: expected at least 1, found 2, 0"),
+    (lambda: VectorQuantized(2, 2, commitment=-1.0), "commitment: expected a number of at least 0, found -1.0"),
+    (lambda: VectorQuantized(2, 2, decay=1.0), "decay, revive: expected shares from 0 to below 1, found 1.0, 0.1"),
+    (lambda: VectorQuantized(2, 2, revive=math.nan), "decay, revive: expected shares"),
+    (lambda: quantizer(4).project(normal(3, 2)), "size: expected at most 3 codes, one a proposal, found 4"),
+    (lambda: quantizer(4).project(normal(8, 2) / 0), "proposal: expected finite numbers"),
+    (lambda: FiniteScalar(()), "levels: expected at least 1 each"),
+    (lambda: FiniteScalar((3, 0)), "levels: expected at least 1 each"),
+    (lambda: FiniteScalar((100, 100, 100)), "levels: expected at least 1 each and a product up to 65536"),
+])  # fmt: skip
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()
