@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jepa.minimize import l1
+
 
 class Lista(nn.Module):
     """z_0 = 0, z_{t+1} = h_θ(W (s_x, s_y) + S z_t), h_θ(v) = sign(v) max(0, |v| − θ) (Gregor & LeCun 2010, section 3).
@@ -66,6 +68,5 @@ class Lista(nn.Module):
         drive, threshold = self.encode(torch.cat([s_x.expand(len(s_y), -1), s_y], -1)), self.log_threshold.exp()
         z = torch.zeros_like(drive)
         for _ in range(self.steps):
-            v = drive + self.inhibit(z)
-            z = v.sign() * (v.abs() - threshold).relu()
+            z = l1(1.0).proximal(drive + self.inhibit(z), threshold)
         return z
