@@ -12,8 +12,9 @@ from scipy import stats
 
 from jepa import build
 from jepa.config import configure, to_dict
-from jepa.worlds.fork import QUANTUM, RANGES, UNIT, Fork
-from jepa.worlds.scene import ASPHALT, CAR, ROAD, TREE, paint
+from jepa.worlds.clips import QUANTUM, UNIT
+from jepa.worlds.fork import RANGES, Fork
+from jepa.worlds.scene import ASPHALT, CAR, ROAD, TREE, crowns, paint
 
 SHORT, LONG, LOUD = Fork(frames=2), Fork(high=0.85), Fork(frames=2, noise=0.25)
 LARGE = Fork(size=40, turns=(-1.0, 0.25, 1.0), odds=(1, 2, 5))
@@ -73,7 +74,8 @@ def scene(world, f, shift, turn=None):
     position += (k > 0) * torch.view_as_complex(shift).unsqueeze(1)
     textures = torch.cat([f["texture_x"], f["texture_y"]], 1).reshape(len(position), -1, 8)
     rays, position, direction = map(torch.view_as_real, (torch.cat([-before, behind], 1), position, direction))
-    return f["place"], rays, textures, position, direction
+    origin = torch.cat([f["place"], torch.zeros_like(f["place"])], 1)
+    return origin, rays, textures, position, direction
 
 
 @pytest.mark.parametrize("world", [SHORT, LARGE, STRAIGHT], ids=["short", "large", "straight"])
@@ -83,7 +85,7 @@ def test_frames_from_the_formula(world):
     shift, turn = torch.tensor([[1.5, -2.0], [0.0, 0.7], [-3.0, 0.0]]).double(), torch.tensor([[0.4], [-0.9], [0.0]])
     for off in ({"shift": shift}, {"shift": shift, "turn": turn}, {"shift": plain, "turn": turn}, {"shift": plain}):
         found, expected = clip(world.render(factors, **off)), scene(world, factors, **off)
-        torch.testing.assert_close(found, paint(world.size, *expected), rtol=0, atol=1e-11)
+        torch.testing.assert_close(found, paint(crowns(world.size), *expected), rtol=0, atol=1e-11)
     assert torch.equal(found, clip(world.render(factors)))
     torch.testing.assert_close(world.positions(factors), expected[3])
     single = factors | {name: value.float() for name, value in factors.items() if name != "branch"}

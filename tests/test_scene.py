@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jepa.worlds import scene as pictures
 from jepa.worlds.arithmetic import unit_vector
-from jepa.worlds.scene import ASPHALT, CAR, GROUPS, LENGTH, ROAD, TREE, WIDTH, crowns, middles, paint
+from jepa.worlds.scene import ASPHALT, CAR, FIELD, GROUPS, LENGTH, ROAD, TREE, WIDTH, crowns, fields, middles
 
 ONE = 2**16
 
@@ -27,6 +28,12 @@ def drawn(seed=0, clips=2, frames=3, roads=3, reach=12.0):
     scene = {name: torch.from_numpy(random.uniform(-high, high, shape)) for name, (high, shape) in sizes.items()}
     scene |= {name: unit_vector(scene[name]) for name in ("rays", "direction")}
     return {name: (value * ONE).round() / ONE for name, value in scene.items()}
+
+
+def paint(size, place, **scene):
+    """Frames of a fork at `place` [B, 1] to the right, among trees."""
+    origin = torch.cat([place, torch.zeros_like(place)], 1)
+    return pictures.paint(crowns(size), origin, **scene)
 
 
 def car_only(**changes):
@@ -176,3 +183,24 @@ def test_every_road_of_a_fork_is_painted_and_ends_at_the_fork():
     joint = paint(32, **scene | far)
     single = [paint(32, **scene | far | {"rays": scene["rays"][:, k : k + 1]}) for k in range(3)]
     assert torch.equal(joint, torch.stack(single).amin(0))  # asphalt is darker than grass
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_fields_are_squares_in_eight_groups_that_do_not_overlap(size):
+    groups = fields(size)
+    assert groups.shape == (GROUPS, size**2)
+    assert groups.amin() >= 0 and float(groups.sum(0).max()) == pytest.approx(FIELD)
+    assert int((groups > 0).sum(0).max()) == 1  # no pixel is in two fields
+    assert all(0.05 < share < 0.2 for share in (groups > 0).double().mean(1))
+
+
+def test_roads_meet_where_they_are_told():
+    scene = drawn(clips=1) | {
+        "textures": torch.zeros(1, 3, 8).double(),
+        "position": torch.full((1, 3, 2), 99.0).double(),
+    }
+    del scene["place"]
+    origin = torch.tensor([[2.0, -3.0]], dtype=torch.float64)
+    ground = pictures.paint(fields(64), origin, **scene)[0, 0]
+    distance = (middles(64) - 2).square() + (middles(64).flip(0) + 3).square().unsqueeze(1)
+    assert (ground[distance < ROAD[1] ** 2] == ASPHALT).all()  # around the origin all is asphalt

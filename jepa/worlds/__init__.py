@@ -7,4 +7,5 @@ Each world states its factors by label: `predictable` (determined by x), `unpred
 WORLDS = {  # name -> where it is, imported when it is made
     "plane": "jepa.worlds.plane:Plane",
     "fork": "jepa.worlds.fork:Fork",
+    "crossing": "jepa.worlds.crossing:Crossing",
 }

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NEAR = 1.0  # a prediction meets a future, and a pair is plausible, up to that distance, in a world's units of length
+
 
 class Pairs(NamedTuple):
     """A batch of contexts and targets with what made them."""

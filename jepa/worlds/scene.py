@@ -1,10 +1,10 @@
-"""The picture of the world `fork`: trees, roads, a car, seen from above. Polynomials and clamps only.
+"""The picture of a clip: trees or fields, roads, a car, seen from above. Polynomials and clamps only.
 
     ground = (1 − road) · Σ_k texture_k T_k + road · ASPHALT,      road = max over rays of ramp(min(u, 0)² + w²)
     frame  = ground + car · (CAR − ground),                        car  = ramp((u / LENGTH)² + (w / WIDTH)²)
 
-u runs along and w across a road's ray from the fork, or along and across the car; ramp is a clamped line. T_k are
-eight groups of trees: their crowns stand still, their brightness is the texture. Grass is 0.
+u runs along and w across a road's ray from its origin, or along and across the car; ramp is a clamped line. T_k are
+eight groups of trees or of fields: they stand still, their brightness is the texture. What lies between them is 0.
 
 Lengths are in units of a 32nd of the picture's side; right and up from its middle.
 """
@@ -12,6 +12,7 @@ Lengths are in units of a 32nd of the picture's side; right and up from its midd
 from __future__ import annotations
 
 from functools import cache
+from math import isqrt
 
 import numpy as np
 import torch
@@ -20,25 +21,28 @@ from torch import Tensor
 from jepa.worlds.arithmetic import blend, matrix_times, number, ramp, times, whole
 
 SIDE = 32.0  # of the picture
-GROUPS = 8  # of trees
-TREE, ASPHALT, CAR = 0.6, -0.3, 2.5  # brightness: of trees at most
+GROUPS = 8  # of trees, or of fields
+TREE, FIELD, ASPHALT, CAR = 0.6, 0.45, -0.3, 2.5  # brightness: of trees and fields at most
 LENGTH, WIDTH = 3.0, 2.0  # half-axes of the car
 REACH = 4.0  # no pixel farther than that from the car's middle shows it, either way: 1.25 · LENGTH, rounded up
 ROAD = (4.0, 3.2)  # distance from its middle where the road ends, and up to where it is all asphalt
 
 
-def paint(size: int, place: Tensor, rays: Tensor, textures: Tensor, position: Tensor, direction: Tensor) -> Tensor:
+def paint(
+    patterns: Tensor, origin: Tensor, rays: Tensor, textures: Tensor, position: Tensor, direction: Tensor
+) -> Tensor:
     """Return frames [B, F, S, S], in floating point or on integers as the arguments are.
 
-    Args: size: S, pixels per side; place: [B, 1] of the fork, to the right; rays: [B, R, 2] unit vectors of the roads
-        that leave it; textures: [B, F, 8] brightness of the trees; position, direction: [B, F, 2] of the car.
+    Args: patterns: [8, S²] of the ground, S pixels per side, floating point; origin: [B, 2] where the roads meet; rays:
+        [B, R, 2] unit vectors of the roads that leave it; textures: [B, F, 8] brightness of the patterns; position,
+        direction: [B, F, 2] of the car.
     """
-    right = number(middles(size), place)
-    fork = torch.stack([place, torch.zeros_like(place)], -1).expand_as(rays)
-    u, w = _along_and_across(rays, fork, right, right.flip(0))  # the first row is the top one
+    size = isqrt(patterns.shape[1])
+    right = number(middles(size), origin)
+    u, w = _along_and_across(rays, origin.unsqueeze(1).expand_as(rays), right, right.flip(0))  # the top row is first
     road = ramp(u.clamp_(max=0), w, *ROAD).amax(1, keepdim=True)
-    trees = matrix_times(textures, number(crowns(size), textures)).unflatten(2, (size, size))
-    return _with_car(blend(trees, ASPHALT, road), right, position, direction)
+    ground = matrix_times(textures, number(patterns, textures)).unflatten(2, (size, size))
+    return _with_car(blend(ground, ASPHALT, road), right, position, direction)
 
 
 def _with_car(ground: Tensor, right: Tensor, position: Tensor, direction: Tensor) -> Tensor:
@@ -72,6 +76,19 @@ def crowns(size: int) -> Tensor:
     group = torch.from_numpy(random.permutation(side**2) % GROUPS)
     groups = torch.stack([discs[group == k].amax(0) for k in range(GROUPS)])
     return TREE * groups / groups.sum(0).clamp(min=1)
+
+
+@cache
+def fields(size: int) -> Tensor:
+    """Return the groups of fields T [8, S²]: 68 squares in eight rows, every other row half a square further."""
+    rows = 8
+    step = SIDE / rows
+    cells = [(j - 0.5 * (i % 2), i) for i in range(rows) for j in range(rows + i % 2)]
+    right, up = ((torch.tensor(cells).double() + 0.5) * step - SIDE / 2).unsqueeze(-1).unbind(1)
+    x, y = (((step / 2 - (c + middles(size)).abs()) / 0.6).clamp(0, 1) for c in (-right, up))  # [68, S]
+    squares = (y.unsqueeze(2) * x.unsqueeze(1)).flatten(1)
+    group = torch.from_numpy(np.random.RandomState(0).permutation(len(cells)) % GROUPS)
+    return FIELD * torch.stack([squares[group == k].sum(0) for k in range(GROUPS)])
 
 
 def _along_and_across(
