@@ -11,35 +11,34 @@ import math
 import os
 import pickle
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
+from torch.optim import AdamW, Optimizer
 
 from jepa.config import Loss, Train
 from jepa.losses import Terms, Weights, loss
 from jepa.model import JEPA
+from jepa.watch import Batch, CollapseWarning, Watch, drawn, lacking
 
 LOGGED = 100  # points of a training curve
 
 
-class Batch(Protocol):
-    """What a source of training pairs returns: context x [B, …], action a [B, A], target y [B, …]."""
-
-    x: Tensor
-    a: Tensor
-    y: Tensor
-
-
-class Curve(NamedTuple):
-    """The training curve."""
+@dataclass(frozen=True)
+class Curve:
+    """The training curve, and what was seen of a collapse on the way."""
 
     steps: list[int]
     terms: dict[str, list[float]]  # name of a loss term -> one value per entry of steps
+    looks: list[int] = field(default_factory=list)  # steps after which the watch looked
+    signs: dict[str, list[float]] = field(default_factory=dict)  # name of a sign -> one value per entry of looks
+    warnings: list[str] = field(default_factory=list)  # what was warned of, once at most
 
 
 def fit(
@@ -49,37 +48,38 @@ def fit(
     generator: Generator,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Curve:
     """Train `model` in place with AdamW, warm-up over 5 % of the steps, then a cosine to zero.
 
     Args: model: on the generator's device; sample: (count, generator) -> pairs; settings: optimizer and loss;
         generator: the only source of randomness; checkpoint: file to resume from and to write to, None for none;
-        progress: called with the number of finished steps, often enough for a bar.
+        progress: called with the number of finished steps, often enough for a bar; watch: who looks for a collapse
+        before the first step and train.watch times on the way, None for one that draws its own pairs from `sample`.
     Returns: the training curve.
+    Warns: CollapseWarning, once, from a third of the training on, naming the criterion that is missing.
     Raises: ValueError if data or loss are not finite, or if the checkpoint is damaged or of another run.
     """
-    train, weights = settings
+    train, _ = settings
+    if train.watch and watch is None:
+        watch = drawn(model, sample, generator.device)
     betas = (0.9, train.beta2)
-    optimizer = torch.optim.AdamW(model.parameters(), train.rate, betas, weight_decay=train.decay, fused=True)
+    optimizer = AdamW(model.parameters(), train.rate, betas, weight_decay=train.decay, fused=True)
     curve, start = Curve([], {name: [] for name in Terms._fields}), 0
     if checkpoint is not None and checkpoint.is_file():
         state = load(checkpoint)
         start, curve = _restore(state, checkpoint, settings, model, optimizer, generator)
     saved, every = time.monotonic(), max(1, train.steps // LOGGED)
     model.train()
+    if not curve.looks:
+        _look(curve, 0, model, settings, watch)
     for step in range(start, train.steps):
-        batch = sample(train.batch, generator)
-        for group in optimizer.param_groups:
-            group["lr"] = train.rate * _schedule(step, train.steps)
-        terms = _finite_loss(model, batch, _weights(weights, step / train.steps), step)
-        optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
-        optimizer.step()
+        terms = _step(model, optimizer, sample(train.batch, generator), settings, step)
         if (step + 1) % every == 0 or step + 1 == train.steps:
             _log(curve, step + 1, terms)
             if progress is not None:
                 progress(step + 1)
+        _look(curve, step + 1, model, settings, watch)
         if checkpoint is not None and (time.monotonic() - saved > train.checkpoint):
             save(checkpoint, _state(step + 1, curve, settings, model, optimizer, generator))
             saved = time.monotonic()
@@ -137,18 +137,13 @@ def restore(model: JEPA, state: dict[str, Any], path: Path) -> None:
 
 
 def _state(
-    step: int,
-    curve: Curve,
-    settings: tuple[Train, Loss],
-    model: JEPA,
-    optimizer: torch.optim.Optimizer,
-    generator: Generator,
+    step: int, curve: Curve, settings: tuple[Train, Loss], model: JEPA, optimizer: Optimizer, generator: Generator
 ) -> dict[str, Any]:
     """Return all that a run needs to go on."""
     return {
         "settings": _deciding(settings),
         "step": step,
-        "curve": curve._asdict(),
+        "curve": asdict(curve),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "generator": generator.get_state(),
@@ -166,7 +161,7 @@ def _restore(
     path: Path,
     settings: tuple[Train, Loss],
     model: JEPA,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     generator: Generator,
 ) -> tuple[int, Curve]:
     """Put the run back to where the checkpoint was written."""
@@ -179,6 +174,35 @@ def _restore(
         return int(state["step"]), Curve(**state["curve"])
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: the checkpoint is of another run ({error}); delete it to train afresh") from error
+
+
+def _step(model: JEPA, optimizer: Optimizer, batch: Batch, settings: tuple[Train, Loss], step: int) -> Terms:
+    """Take one step of the optimizer and return the loss before it."""
+    train, weights = settings
+    for group in optimizer.param_groups:
+        group["lr"] = train.rate * _schedule(step, train.steps)
+    terms = _finite_loss(model, batch, _weights(weights, step / train.steps), step)
+    optimizer.zero_grad(set_to_none=True)
+    terms.total.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
+    optimizer.step()
+    return terms
+
+
+def _look(curve: Curve, step: int, model: JEPA, settings: tuple[Train, Loss], watch: Watch | None) -> None:
+    """Where a look is due after a step, add it to the curve, and warn if it is the first to show a collapse."""
+    train, weights = settings
+    if not train.watch or step not in {train.steps * look // train.watch for look in range(train.watch + 1)}:
+        return
+    signs = watch.look(model)
+    curve.looks.append(step)
+    for name, value in signs._asdict().items():
+        curve.signs.setdefault(name, []).append(value)
+    early = step == 0 or 3 * step < train.steps  # before the energy had the time to tell anything
+    found = None if early or curve.warnings else lacking(signs, weights, model)
+    if found is not None:
+        curve.warnings.append(f"the energy is collapsing after {step} of {train.steps} steps: {found}")
+        warnings.warn(curve.warnings[-1], CollapseWarning, stacklevel=3)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -199,7 +223,8 @@ def _weights(weights: Loss, share: float) -> Weights:
     temperature = final + max(0.0, first - final) * left
     beta = 1 / temperature if temperature > 0 else math.inf
     energy = weights.energy * (1 + (weights.energy_start - 1) * left)
-    return Weights(energy, weights.variance, weights.covariance, beta)
+    factors = weights.information_x, weights.information_y
+    return Weights(energy, weights.variance, weights.covariance, *factors, beta)
 
 
 def _finite_loss(model: JEPA, batch: Batch, weights: Weights, step: int) -> Terms:

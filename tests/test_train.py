@@ -42,7 +42,7 @@ KINDS = {
         **{"expander": {"name": "expander", "outputs": 6, "hidden": [7]}, "loss.variance": 1.0, "loss.covariance": 0.5},
     },
 }
-SMALL = {"train": {"steps": 12, "batch": 8, "rate": 0.01}, "predictor": {"hidden": [8]}}
+SMALL = {"train": {"steps": 12, "batch": 8, "rate": 0.01, "watch": 0}, "predictor": {"hidden": [8]}}
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
@@ -252,6 +252,8 @@ def test_checkpoint_that_would_execute_code_is_refused_and_executes_none(checkpo
         {"train.beta2": 0.9},
         {"train.pool": 64},
         {"loss.covariance": 0.25},
+        {"loss.information_y": 0.0},
+        {"train.watch": 1},
     ],
 )
 def test_checkpoint_of_another_model_or_run_is_refused(checkpoint, diff):
@@ -419,7 +421,7 @@ def test_two_steps_are_those_of_adamw_with_the_given_second_beta(beta2):
     for step, (x, a, y, _) in enumerate(batches, start=1):
         for weight in other.parameters():
             weight.grad = None
-        train.loss(other, x, a, y, train.Weights(1.0, 0.0, 0.0, math.inf)).total.backward()
+        train.loss(other, x, a, y, train.Weights(1.0, 0.0, 0.0, 1.0, 1.0, math.inf)).total.backward()
         for i, (weight, slope) in enumerate(zip(weights, [w.grad for w in other.parameters()], strict=True)):
             first[i] = 0.9 * first[i] + 0.1 * slope
             second[i] = beta2 * second[i] + (1 - beta2) * slope.square()
