@@ -111,6 +111,52 @@ class Convolutional(nn.Module):
         return self.layers(x.reshape(-1, *self.inputs))
 
 
+class Coupling(nn.Module):
+    """An encoder that can be undone and keeps every volume as it is, by additive coupling (Dinh et al. 2015).
+
+        b ← b + m_1(a),   a ← a + m_2(b), …     a, b: the first and the second half of the pictures;  s = (a, b)
+
+    It says all of y, and it cannot say less: what cannot be predicted stays in s (LeCun 2022, section 4.5).
+    """
+
+    def __init__(self, inputs: Shape, outputs: int | None = None, steps: int = 2, channels: int = 16) -> None:
+        """Args: inputs: C, H, W with even C; outputs: must be as many; steps: couplings; channels: of each m.
+
+        Raises: ValueError if there are no pixels, the pictures cannot be halved, or the outputs are not as many.
+        """
+        super().__init__()
+        if isinstance(inputs, int) or inputs[0] % 2:
+            raise ValueError(f"inputs: expected C, H, W with an even number of pictures C, found {inputs}")
+        self.inputs, self.outputs = tuple(inputs), math.prod(inputs)
+        if outputs not in (None, self.outputs):
+            raise ValueError(f"outputs: expected {self.outputs} as at the input of an invertible map, found {outputs}")
+        if min(steps, channels) < 1:
+            raise ValueError(f"steps, channels: expected at least 1, found {steps}, {channels}")
+        half = self.inputs[0] // 2
+        self.maps = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(half, channels, 3, padding=1), nn.SiLU(), nn.Conv2d(channels, half, 3, padding=1))
+            for _ in range(steps)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return s [B, C H W] of x [B, C, H, W]. Raises: ValueError for another shape."""
+        if x.shape[1:] != self.inputs:
+            raise ValueError(f"x: expected [B, {_list(self.inputs)}], found shape {list(x.shape)}")
+        a, b = x.chunk(2, 1)
+        for step in self.maps:
+            a, b = b + step(a), a
+        return torch.cat([a, b], 1).flatten(1)
+
+    def invert(self, s: Tensor) -> Tensor:
+        """Return the x [B, C, H, W] that s [B, C H W] represents. Raises: ValueError for another width."""
+        if s.shape[1:] != (self.outputs,):
+            raise ValueError(f"s: expected {self.outputs} features on the last axis, found shape {list(s.shape)}")
+        a, b = s.unflatten(1, self.inputs).chunk(2, 1)
+        for step in reversed(self.maps):
+            a, b = b, a - step(b)
+        return torch.cat([a, b], 1)
+
+
 class RandomFeatures(nn.Module):
     """The expander v = (s, max(0, W s + b)) with W and b drawn once and never trained.
 

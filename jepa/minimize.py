@@ -7,6 +7,7 @@ cost once at the argmin (the envelope theorem: ∂F/∂w = ∂E/∂w at ž).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,11 @@ import torch
 from torch import Tensor
 
 Cost = Callable[[Tensor], Tensor]
+WINDOW = 5  # rounds of evaluations over which a cost has to fall to count as falling
+
+
+class ConvergenceWarning(UserWarning):
+    """A minimizer ran out of steps while its cost still fell."""
 
 
 class Minimum(NamedTuple):
@@ -60,21 +66,18 @@ def exhaustive(cost: Cost, candidates: Tensor) -> Minimum:
     return Minimum(candidates.expand(len(values), -1, -1)[rows, index], value, value[None])
 
 
-def gradient(cost: Cost, start: Tensor, steps: int = 50, rate: float = 0.1) -> Minimum:
+def gradient(cost: Cost, start: Tensor, steps: int = 50, rate: float = 0.1, tolerance: float | None = None) -> Minimum:
     """Return the best end of gradient descent from R restarts, with a step of its own for every restart.
 
     z ← z − t ∇E(z), with t from Barzilai & Borwein (1988), t = ‖Δz‖² / ⟨Δz, Δ∇⟩; a step that raises the cost is taken
     back and t quartered. One evaluation of cost and gradient per step serves all restarts of all problems.
 
     Args: cost: [B, R, Z] -> [B, R], differentiable; start: [B, R, Z] restarts; steps: evaluations after the first;
-        rate: the first t, in units of z² per unit of cost.
-    Returns: the minimum over restarts.
-    Raises: ValueError if there is no restart, `steps` is negative, or the cost at the start is not a number.
+        rate: the first t, in units of z² per unit of cost; tolerance: where to stop (`_settled`), None for all steps.
+    Returns: the minimum over restarts. Warns: ConvergenceWarning if the steps run out before the tolerance is met.
+    Raises: ValueError if there is no restart, `steps` or `tolerance` is negative, or the cost at the start is nan.
     """
-    if start.dim() != 3 or start.shape[1] == 0:
-        raise ValueError(f"start: expected shape [B, R, Z] with at least one restart, found {list(start.shape)}")
-    if steps < 0:
-        raise ValueError(f"steps: expected at least 0, found {steps}")
+    _check(start, steps, tolerance)
     z, (value, slope) = start.detach(), _value_and_slope(cost, start)
     step = torch.full_like(value, rate)
     trace = [_checked(value).amin(1)]
@@ -91,8 +94,11 @@ def gradient(cost: Cost, start: Tensor, steps: int = 50, rate: float = 0.1) -> M
         z, slope = torch.where(keep, trial, z), torch.where(keep, trial_slope, slope)
         value = torch.where(better, trial_value, value)
         trace.append(value.amin(1))
-    best, index = value.min(1)
-    return Minimum(z[torch.arange(len(z), device=z.device), index], best, torch.stack(trace))
+        if _settled(trace, tolerance):
+            break
+    else:
+        _warn("gradient", trace, tolerance)
+    return _best(z, value, trace)
 
 
 def refined(cost: Cost, z: Tensor, steps: int = 0, rate: float = 0.1) -> Minimum:
@@ -119,7 +125,10 @@ def multistart(cost: Cost, points: Tensor, restarts: int, steps: int, rate: floa
     return last._replace(trace=torch.cat([best.values[None, :, 0], last.trace[1:]]))
 
 
-def fista(smooth: Cost, penalty: Penalty, start: Tensor, steps: int = 100, lipschitz: float = 1.0) -> Minimum:
+def fista(
+    smooth: Cost, penalty: Penalty, start: Tensor, steps: int = 100, lipschitz: float = 1.0,
+    tolerance: float | None = None,
+) -> Minimum:  # fmt: skip
     """Return the minimum of a smooth cost plus a penalty by accelerated proximal gradient (Beck & Teboulle 2009).
 
     u ← prox_{R/L}(v − ∇g(v)/L);  t' = (1 + √(1 + 4t²))/2;  v ← u + (t − 1)/t' (u − u_old). Momentum is dropped
@@ -127,16 +136,13 @@ def fista(smooth: Cost, penalty: Penalty, start: Tensor, steps: int = 100, lipsc
     fails, so that `lipschitz` need only be a first guess.
 
     Args: smooth: [B, R, Z] -> [B, R], differentiable and convex; penalty: R(z) with its proximal map;
-        start: [B, R, Z] restarts; steps: proximal steps; lipschitz: first guess of the slope's Lipschitz constant.
-    Returns: the minimum of the sum over restarts.
-    Raises: ValueError for lipschitz ≤ 0, no restart, negative `steps`, or a cost at the start that is not a number.
+        start: [B, R, Z] restarts; steps: proximal steps; lipschitz: first guess of the slope's Lipschitz constant;
+        tolerance: as for `gradient`.
+    Returns: the minimum of the sum over restarts. Warns, raises: as `gradient`; ValueError also for lipschitz ≤ 0.
     """
     if not lipschitz > 0:
         raise ValueError(f"lipschitz: expected a number above 0, found {lipschitz}")
-    if start.dim() != 3 or start.shape[1] == 0:
-        raise ValueError(f"start: expected shape [B, R, Z] with at least one restart, found {list(start.shape)}")
-    if steps < 0:
-        raise ValueError(f"steps: expected at least 0, found {steps}")
+    _check(start, steps, tolerance)
     u = v = best = start.detach()
     constant = torch.full(start.shape[:-1], float(lipschitz), dtype=start.dtype, device=start.device)
     momentum = torch.ones_like(constant)
@@ -147,15 +153,18 @@ def fista(smooth: Cost, penalty: Penalty, start: Tensor, steps: int = 100, lipsc
         at_v, slope = _value_and_slope(smooth, v)
         new, at_new, constant = _proximal_step(smooth, penalty, v, at_v, slope, constant)
         uphill = ((v - new) * (new - u)).sum(-1) > 0
-        old = torch.where(uphill, torch.ones_like(momentum), momentum)
+        old = torch.where(uphill, 1.0, momentum)
         momentum = (1 + (1 + 4 * old.square()).sqrt()) / 2
         u, v = new, new + ((old - 1) / momentum).unsqueeze(-1) * (new - u)
         total = at_new + penalty.value(new)
         better = total < value
         value, best = torch.where(better, total, value), torch.where(better.unsqueeze(-1), new, best)
         trace.append(value.amin(1))
-    lowest, index = value.min(1)
-    return Minimum(best[torch.arange(len(best), device=best.device), index], lowest, torch.stack(trace))
+        if _settled(trace, tolerance):
+            break
+    else:
+        _warn("fista", trace, tolerance)
+    return _best(best, value, trace)
 
 
 @torch.no_grad()
@@ -173,6 +182,49 @@ def _proximal_step(smooth: Cost, penalty: Penalty, v: Tensor, at_v: Tensor, slop
             break
         constant = torch.where(broken, 2 * constant, constant)
     return new, at_new, constant
+
+
+def _best(z: Tensor, value: Tensor, trace: list[Tensor]) -> Minimum:
+    """Return the best of the restarts z [B, R, Z] by their values [B, R]."""
+    lowest, index = value.min(1)
+    return Minimum(z[torch.arange(len(z), device=z.device), index], lowest, torch.stack(trace))
+
+
+def _check(start: Tensor, steps: int, tolerance: float | None) -> None:
+    """Raises: ValueError if there is no restart, or `steps` or `tolerance` is below 0."""
+    if start.dim() != 3 or start.shape[1] == 0:
+        raise ValueError(f"start: expected shape [B, R, Z] with at least one restart, found {list(start.shape)}")
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, found {steps}")
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance: expected a number of at least 0, found {tolerance}")
+
+
+def _settled(trace: list[Tensor], tolerance: float | None) -> bool:
+    """Return whether over the last rounds the best cost c fell by at most tolerance · (1 + |c|) in every problem."""
+    return tolerance is not None and len(trace) > WINDOW and not bool((_excess(trace, tolerance) > 0).any())
+
+
+def _excess(trace: list[Tensor], tolerance: float) -> Tensor:
+    """Return by how much more than it may, relative to 1 + |c|, the best cost fell over the last rounds, [B]."""
+    fall = trace[max(-WINDOW - 1, -len(trace))] - trace[-1]
+    return (fall / (1 + trace[-1].abs()) - tolerance).nan_to_num(0.0)  # a cost that stays infinite does not fall
+
+
+def _warn(name: str, trace: list[Tensor], tolerance: float | None) -> None:
+    """Warn of the problems whose cost still fell in the end, with the last value of the one that fell the most."""
+    excess = trace[-1].new_zeros(0) if tolerance is None else _excess(trace, tolerance)
+    if not (excess > 0).any():
+        return
+    worst, rounds = excess.argmax(), min(WINDOW, len(trace) - 1)
+    count, fall = int((excess > 0).sum()), float(trace[-rounds - 1][worst] - trace[-1][worst])
+    warnings.warn(
+        f"{name}: not converged after {len(trace) - 1} steps in {count} of {len(excess)} problems; the last value of "
+        f"the worst is {float(trace[-1][worst]):.6g}, and it still fell by {fall:.3g} over the last {rounds} steps "
+        f"(tolerance {tolerance:g}): give it more steps",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
 
 
 def _value_and_slope(cost: Cost, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,14 +64,51 @@ class MLP(nn.Module):
 
         Raises: ValueError for a width that does not fit.
         """
-        for name, tensor, width in (("s", s, self.inputs), ("a", a, self.action), ("z", z, self.latent)):
-            if tensor.shape[-1] != width:
-                raise ValueError(
-                    f"{name}: expected {width} features on the last axis, found shape {list(tensor.shape)}"
-                )
+        _check_widths(self, s, a, z)
         known = self.inputs + self.action
         base = nn.functional.linear(torch.cat([s, a], -1), self.first.weight[:, :known], self.first.bias)
         return self.rest(base.unsqueeze(1) + z @ self.first.weight[:, known:].T)
+
+
+class Additive(nn.Module):
+    """A perceptron on (s, a) plus a dictionary, linear in z: s̃ = f(s, a) + W z (LeCun 2022, section 4.5).
+
+    With columns of unit length a small z cannot stand for a large effect, and the L1 norm of z means something.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        action: int = 0,
+        latent: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        unit: bool = True,
+    ) -> None:
+        """Args: inputs, outputs, action, latent: widths of s, s̃, a and z; hidden: widths of f's hidden layers; unit:
+        whether columns have length 1.
+
+        Raises: ValueError for a latent of width 0, or a hidden width below 1.
+        """
+        super().__init__()
+        if latent < 1:
+            raise ValueError(f"latent: expected a width of at least 1, found {latent}")
+        self.inputs, self.action, self.latent, self.unit = inputs, action, latent, unit
+        self.known = perceptron([inputs + action, *hidden, outputs])
+        self.columns = nn.Parameter(torch.randn(outputs, latent) / outputs**0.5)
+
+    @property
+    def dictionary(self) -> Tensor:
+        """W [D, Z]."""
+        return nn.functional.normalize(self.columns, dim=0) if self.unit else self.columns
+
+    def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, D] of s [B, D], a [B, A], z [B, K, Z] or [1, K, Z].
+
+        Raises: ValueError for a width that does not fit.
+        """
+        _check_widths(self, s, a, z)
+        return self.known(torch.cat([s, a], -1)).unsqueeze(1) + z @ self.dictionary.T
 
 
 def rollout(predictor: nn.Module, s: Tensor, actions: Tensor, latents: Tensor) -> Tensor:
@@ -90,3 +127,10 @@ def rollout(predictor: nn.Module, s: Tensor, actions: Tensor, latents: Tensor) -
         s = predictor(s, a, z.unsqueeze(1)).squeeze(1)
         states.append(s)
     return torch.stack(states, 1)
+
+
+def _check_widths(predictor: MLP | Additive, s: Tensor, a: Tensor, z: Tensor) -> None:
+    """Raises: ValueError for a width that does not fit the predictor."""
+    for name, tensor, width in (("s", s, predictor.inputs), ("a", a, predictor.action), ("z", z, predictor.latent)):
+        if tensor.shape[-1] != width:
+            raise ValueError(f"{name}: expected {width} features on the last axis, found shape {list(tensor.shape)}")

@@ -6,7 +6,7 @@ import torch
 from conftest import normal
 from torch import nn
 
-from jepa.encoders import MLP, Convolutional, Expander, Identity, RandomFeatures, perceptron
+from jepa.encoders import MLP, Convolutional, Coupling, Expander, Identity, RandomFeatures, perceptron
 
 pytestmark = pytest.mark.usefixtures("seeded")
 PIXELS = (2, 8, 12)
@@ -121,6 +121,35 @@ def test_convolutional_keeps_the_order_of_the_power_of_its_input(channels):
     assert all((layer.bias == 0).all() for layer in model.modules() if hasattr(layer, "bias"))
 
 
+@pytest.mark.parametrize("pixels", [(2, 2, 2), (4, 5, 7), (6, 8, 8)])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_coupling_can_be_undone(pixels, steps):
+    model, x = Coupling(pixels, steps=steps).double(), normal(3, *pixels)
+    with torch.no_grad():
+        s = model(x)
+        assert s.shape == (3, np.prod(pixels)) and model.outputs == np.prod(pixels) and model.inputs == pixels
+        torch.testing.assert_close(model.invert(s), x, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model(model.invert(x.flatten(1))), x.flatten(1), rtol=0, atol=1e-12)
+    assert (s - x.flatten(1)).abs().max() > 0.01  # it is not the identity
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_coupling_keeps_every_volume(steps):
+    model, x = Coupling((2, 2, 2), outputs=8, steps=steps).double(), normal(2, 2, 2, seed=3)
+    slope = torch.autograd.functional.jacobian(lambda x: model(x[None])[0], x).reshape(8, 8)
+    assert abs(np.linalg.det(slope.numpy())) == pytest.approx(1, rel=1e-10)
+    assert (slope - torch.diag(slope.diagonal())).abs().max() > 0.01
+
+
+def test_coupling_is_its_formula():
+    model, x = Coupling((4, 3, 3), steps=2).double(), normal(2, 4, 3, 3)
+    first, second = model.maps
+    a, b = x[:, :2], x[:, 2:]
+    b = b + first(a)
+    a = a + second(b)
+    torch.testing.assert_close(model(x), torch.cat([a, b], 1).flatten(1), rtol=1e-12, atol=1e-12)
+
+
 def test_random_features_are_the_signal_and_its_rectified_projections():
     model, s = RandomFeatures(3, features=7).double(), normal(9, 3)
     weight, bias = model.weight.numpy(), model.bias.numpy()
@@ -193,6 +222,13 @@ def test_width_that_does_not_fit_is_refused(build, argument):
     (lambda: Convolutional(PIXELS, 0), r"channels, hidden, outputs: expected .*, found \[16, 32\], 512, 0"),
     (lambda: Convolutional(PIXELS, 2)(torch.zeros(5, 2, 8, 8)), r"x: expected \[B, 2, 8, 12\], found .*\[5, 2, 8, 8\]"),
     (lambda: Convolutional(PIXELS, 2)(torch.zeros(2, 96)), r"x: expected \[B, 2, 8, 12\], found shape \[2, 96\]"),
+    (lambda: Coupling((3, 4, 4)), "inputs: expected C, H, W with an even number of pictures C, found .3, 4, 4"),
+    (lambda: Coupling(12), "inputs: expected C, H, W with an even number of pictures C, found 12"),
+    (lambda: Coupling((2, 4, 4), 31), "outputs: expected 32 as at the input of an invertible map, found 31"),
+    (lambda: Coupling((2, 4, 4), steps=0), "steps, channels: expected at least 1, found 0, 16"),
+    (lambda: Coupling((2, 4, 4), channels=0), "steps, channels: expected at least 1, found 2, 0"),
+    (lambda: Coupling((2, 4, 4))(torch.zeros(5, 2, 4, 3)), r"x: expected \[B, 2, 4, 4\], found"),
+    (lambda: Coupling((2, 4, 4)).invert(torch.zeros(5, 31)), r"s: expected 32 features on the last axis, found .*31"),
     (lambda: RandomFeatures(0), "inputs, features: expected widths of at least 1, found 0, 128"),
     (lambda: RandomFeatures(3, 0), "inputs, features: expected widths of at least 1, found 3, 0"),
     (lambda: RandomFeatures(3)(torch.zeros(5, 4)), r"s: expected 3 features on the last axis, found shape \[5, 4\]"),

@@ -37,7 +37,12 @@ def made(latent):
     return JEPA(Identity(5), Identity(5), Linear(WEIGHT), latent).double().eval()
 
 
-LATENTS = [Noisy(2, 0.3, sigma=0.7, draws=5), Dropped(2, 0.3, probability=0.4, draws=5), Gaussian(2, 0.5, draws=5)]
+LATENTS = [Noisy(2, 0.3, sigma=0.7, draws=5), Dropped(2, 0.3, probability=0.4), Gaussian(2, 0.5, draws=5)]
+
+
+def versions(latent):
+    """Return how many versions of z are heard outside of training."""
+    return 1 if isinstance(latent, Dropped) else 5
 
 
 @pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: type(latent).__name__)
@@ -47,9 +52,9 @@ def test_energy_is_the_mean_over_what_is_heard_plus_the_regularizer(latent):
     for b in range(6):
         for k in range(3):
             heard = latent.heard(z[b, k])
-            assert heard.shape == (5, 2)
+            assert heard.shape == (versions(latent), 2)
             each = [float((PAIRS.s_y[b] - PAIRS.s_x[b] - WEIGHT @ one).square().sum()) for one in heard]
-            assert float(found[b, k]) == pytest.approx(sum(each) / 5 + float(latent.regularize(z[b, k])))
+            assert float(found[b, k]) == pytest.approx(sum(each) / len(each) + float(latent.regularize(z[b, k])))
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 2.0])
@@ -61,22 +66,31 @@ def test_noise_raises_the_energy_by_what_it_moves_the_prediction(sigma):
     torch.testing.assert_close(model.cost(PAIRS)(z), expected, rtol=0.01, atol=0.02)
 
 
-@pytest.mark.parametrize(("probability", "kept"), [(0.0, 8), (0.25, 6), (0.5, 4), (1.0, 0)])
-def test_share_of_what_is_heard_is_dropped(probability, kept):
-    latent = Dropped(2, 0.5, probability, draws=8).double().eval()
-    z = torch.full((3, 2), 50.0).double()
-    heard = latent.heard(z)
-    assert heard.shape == (3, 8, 2) and int((heard == 50).all(-1).sum()) == 3 * kept
-    assert heard[heard != 50].abs().max() < 5 if kept < 8 else True
-    assert torch.equal(latent.heard(z[0]), heard[0])
+@pytest.mark.parametrize("probability", [0.0, 0.4, 1.0])
+def test_nothing_is_dropped_outside_of_training(probability):
+    latent, z = Dropped(2, 0.5, probability).double().eval(), normal(3, 4, 2)
+    state = latent.draws.get_extra_state()
+    assert torch.equal(latent.heard(z), z.unsqueeze(-2))
+    assert torch.equal(latent.draws.get_extra_state(), state)
+    plain = made(Noisy(2, 0.5, sigma=0.0, draws=1)).minimum(PAIRS)
+    torch.testing.assert_close(made(latent).minimum(PAIRS).value, plain.value)
 
 
-def test_dropping_in_training_is_as_frequent_as_asked_for():
-    latent = Dropped(1, 0.5, probability=0.3).train()
-    heard = latent.heard(torch.full((4000, 1), 50.0))
-    dropped = heard[heard != 50].numpy()
-    assert heard.shape == (4000, 1, 1) and stats.binomtest(len(dropped), 4000, 0.3).pvalue > 0.001
-    assert stats.kstest(dropped, stats.norm(scale=1).cdf).pvalue > 0.001  # exp(−z²/2)
+@pytest.mark.parametrize(("probability", "alpha"), [(0.3, 0.5), (0.8, 4.0)])
+def test_dropping_in_training_is_as_frequent_as_asked_for(probability, alpha):
+    latent = Dropped(2, alpha, probability).train()
+    heard = latent.heard(torch.full((4000, 2), 50.0))[:, 0]
+    dropped = heard[(heard != 50).all(-1)].double()
+    assert ((heard == 50).all(-1) | (heard != 50).all(-1)).all()  # all of z or nothing
+    assert heard.shape == (4000, 2) and stats.binomtest(len(dropped), 4000, probability).pvalue > 0.001
+    for i in range(2):
+        assert stats.kstest(dropped[:, i], stats.norm(scale=1 / math.sqrt(2 * alpha)).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("probability", "share"), [(0.0, 0), (1.0, 1)])
+def test_all_or_nothing_can_be_dropped(probability, share):
+    heard = Dropped(1, 0.5, probability).train().heard(torch.full((500, 1), 50.0))
+    assert (heard != 50).float().mean() == share
 
 
 def test_divergence_is_that_of_normal_densities():
@@ -104,7 +118,7 @@ def test_noise_is_fixed_in_measuring_and_new_in_training(latent):
     z = normal(4, latent.free or 2).float()
     latent = latent.float()
     before = torch.get_rng_state()
-    assert torch.equal(latent.eval().heard(z), latent.heard(z)) and latent.heard(z).shape == (4, 5, 2)
+    assert torch.equal(latent.eval().heard(z), latent.heard(z)) and latent.heard(z).shape == (4, versions(latent), 2)
     state = latent.train().state_dict()
     state = {name: value.clone() for name, value in state.items()}
     first, second = latent.heard(z), latent.heard(z)
@@ -139,9 +153,45 @@ def test_bits_are_the_capacity_of_the_channel():
     assert Noisy(1, 0.5, sigma=0.0).bits == Gaussian(1).bits == math.inf
 
 
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("sigma", [0.2, 1.5])
+def test_bits_spent_are_the_capacity_for_the_covariance_of_z(size, sigma):
+    z = normal(300, size) @ normal(size, size, seed=1)
+    ratio = np.eye(size) + np.atleast_2d(np.cov(z.numpy().T)) / sigma**2
+    expected = 0.5 * np.linalg.slogdet(ratio)[1] / np.log(2)
+    assert Noisy(size, 0.5, sigma).spent(z) == pytest.approx(expected, rel=1e-10)
+    assert Noisy(size, 0.5, sigma).spent(torch.ones(9, size)) == pytest.approx(0, abs=1e-12)
+    assert Noisy(size, 0.5, sigma=0.0).spent(z) == Dropped(size, 0.5).spent(z) == math.inf
+
+
+def test_bits_spent_under_the_prior_are_the_bits():
+    latent = Noisy(3, alpha=0.25, sigma=0.5)
+    drawn = latent.sample((20_000,), torch.Generator().manual_seed(0))
+    assert latent.spent(drawn) == pytest.approx(latent.bits, rel=0.01)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 3.0])
+def test_bits_spent_by_a_gaussian_are_its_divergence(temperature):
+    mean, log_deviation = normal(40, 3), normal(40, 3, seed=1)
+    nats = kl_divergence(Normal(mean, log_deviation.exp()), Normal(torch.zeros(3), torch.ones(3))).sum(-1).mean()
+    found = Gaussian(3, temperature).double().spent(torch.cat([mean, log_deviation], -1))
+    assert found == pytest.approx(float(nats) / math.log(2), rel=1e-10)
+    assert Gaussian(3, temperature).spent(torch.zeros(5, 6)) == 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_noise_and_regularizer_z_is_free(training):
+    latent, z = Noisy(2, alpha=0.0, sigma=0.0, draws=3).double().train(training), 1e6 * normal(4, 2)
+    assert not latent.regularize(z).any() and latent.bits == latent.spent(z) == math.inf
+    assert torch.equal(latent.heard(z), z.unsqueeze(-2).expand(4, 1 if training else 3, 2))
+
+
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Noisy(0, 1.0), "size: expected at least 1 dimension, found 0"),
     (lambda: Noisy(2, 0.0), "alpha: expected a number above 0, found 0.0"),
+    (lambda: Noisy(2, 0.0, sigma=1e-9), "alpha: expected a number above 0, found 0.0"),
+    (lambda: Noisy(2, math.nan, sigma=0.0), "alpha: expected a number of at least 0, found nan"),
+    (lambda: Noisy(2, 0.0, sigma=math.nan), "sigma: expected a number of at least 0, found nan"),
     (lambda: Noisy(2, -1.0), "alpha: expected a number of at least 0, found -1.0"),
     (lambda: Noisy(2, 1.0, sigma=-0.1), "sigma: expected a number of at least 0, found -0.1"),
     (lambda: Noisy(2, 1.0, draws=0), "draws: expected at least 1, found 0"),

@@ -9,11 +9,17 @@ from conftest import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 
+from jepa.encoders import Identity
 from jepa.energy import energy
 from jepa.latents.finite import Discrete, NoLatent
+from jepa.latents.fuzzy import Gaussian, Noisy
 from jepa.latents.low_dimensional import LowDimensional
+from jepa.latents.quantized import FiniteScalar, VectorQuantized
+from jepa.latents.sparse import Sparse
 from jepa.measures.collapse import effective_rank
+from jepa.model import JEPA, Representations
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -141,16 +147,26 @@ def chained(size, layers, **options):
 
 @pytest.mark.parametrize("layers", [0, 1, 2, 5])
 def test_chain_is_the_product_of_its_matrices(layers):
-    latent, u = chained(3, layers), normal(7, 3)
+    latent, z = chained(3, layers), normal(7, 3)
     product = torch.eye(3).double()
     for matrix in latent.state_dict().values():
         product = matrix @ product
     assert len(latent.state_dict()) == layers and sum(p.numel() for p in latent.parameters()) == 9 * layers
-    z, cost = latent.project(u)
-    torch.testing.assert_close(z.detach(), u @ product.T)
-    assert not cost.any() and cost.shape == (7,)
-    spread = np.std(chained(200, 3).project(normal(500, 200))[0].detach().numpy())
-    assert 0.8 < spread < 1.25  # the scale of u survives
+    torch.testing.assert_close(latent.heard(z).detach(), (z @ product.T).unsqueeze(-2))
+    proposed, cost = latent.project(z)
+    assert torch.equal(proposed, z) and not cost.any() and cost.shape == (7,)
+    spread = np.std(chained(200, 3).heard(normal(500, 200)).detach().numpy())
+    assert 0.8 < spread < 1.25  # the scale of z survives
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_chain_of_known_rank_lets_no_more_dimensions_through(rank):
+    latent, z = chained(4, 2, alpha=0.3), normal(50, 4)
+    with torch.no_grad():
+        latent.chain[0].weight.copy_(torch.diag(torch.tensor([1.0] * rank + [0.0] * (4 - rank))))
+        heard = latent.heard(z)[:, 0]
+    assert np.linalg.matrix_rank(heard.numpy(), tol=1e-9) == rank
+    torch.testing.assert_close(latent.regularize(z), 0.3 * z.square().sum(-1))  # R is of z, not of what is heard
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -160,17 +176,18 @@ def test_inference_through_a_chain_finds_the_best_point_of_its_range(rank):
     with torch.no_grad():
         latent.chain[1].weight.copy_(left @ right)
         latent.chain[0].weight.copy_(torch.eye(3))
-    found = latent.infer(lambda z: energy(target, z, latent.regularize(z)))
+    found = latent.infer(lambda z: energy(target, latent.heard(z)[..., 0, :], latent.regularize(z)))
     basis = torch.linalg.qr(left).Q
-    torch.testing.assert_close(found.argmin, target @ basis @ basis.T, rtol=0, atol=1e-4)
+    heard = latent.heard(found.argmin)[:, 0].detach()
+    torch.testing.assert_close(heard, target @ basis @ basis.T, rtol=0, atol=1e-4)
     torch.testing.assert_close(found.value, (target - target @ basis @ basis.T).square().sum(1), rtol=0, atol=1e-6)
 
 
 def test_gradient_descent_on_a_chain_prefers_few_dimensions():
-    """Where a proposal of eight numbers is mapped on two that are wanted, the rest stays with one matrix and fades
-    with a chain of four."""
-    u = normal(400, 8)
-    wanted = u @ normal(8, 2, seed=1) @ normal(2, 8, seed=2) / 8
+    """Where eight numbers are mapped on two that are wanted, the rest stays with one matrix and fades with a chain of
+    four."""
+    z = normal(400, 8)
+    wanted = z @ normal(8, 2, seed=1) @ normal(2, 8, seed=2) / 8
     ranks = []
     for layers in (1, 4):
         latent = chained(8, layers)
@@ -180,11 +197,11 @@ def test_gradient_descent_on_a_chain_prefers_few_dimensions():
         reader = normal(8, 8, seed=3) / 3
         optimizer = torch.optim.SGD(latent.parameters(), 0.05)
         for _ in range(1500):
-            loss = ((latent.project(u)[0] - wanted) @ reader[:, :3]).square().mean()
+            loss = ((latent.heard(z)[:, 0] - wanted) @ reader[:, :3]).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        ranks.append(effective_rank(latent.project(u)[0].detach()))
+        ranks.append(effective_rank(latent.heard(z)[:, 0].detach()))
     assert ranks[1] < 0.7 * ranks[0] and ranks[1] < 3.5
 
 
@@ -227,6 +244,100 @@ def test_starts_are_those_of_a_standard_normal_and_always_the_same():
     assert points.isfinite().all()
     for i in range(3):
         assert stats.kstest(points[:, i].double(), stats.norm.cdf).statistic < 1 / 64  # random ones reach about 1 / 18
+
+
+class Copy(nn.Module):
+    """The predictor that copies z into the first numbers of s̃, zeros after them."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, s, a, z):
+        z = z.expand(len(s), -1, -1)
+        return nn.functional.pad(z, (0, self.outputs - z.shape[-1]))
+
+
+def copied(latent, s):
+    """Return F of representations where the predictor copies z."""
+    return JEPA(Identity(4), Identity(4), Copy(4), latent).double().eval().minimum(s).value
+
+
+PAIRS = Representations(normal(50, 4), 5 * normal(50, 4, seed=1))  # far more than a model would see, and of any kind
+
+
+@pytest.mark.parametrize("latent", [LowDimensional(4, steps=30), Noisy(4, 0.0, 0.0, draws=1, steps=30)])
+def test_free_latent_that_a_predictor_copies_leaves_no_energy_anywhere(latent):
+    assert copied(latent, PAIRS).abs().max() < 1e-12  # LeCun 2022, section 4.5: dim z = dim s_y
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.5])
+def test_regularizer_keeps_a_copied_latent_from_leaving_no_energy(alpha):
+    # min over z of ‖y − z‖² + α ‖z‖² is at z = y / (1 + α)
+    expected = alpha / (1 + alpha) * PAIRS.s_y.square().sum(1)
+    torch.testing.assert_close(copied(LowDimensional(4, alpha, steps=60), PAIRS), expected, rtol=1e-9, atol=1e-12)
+    size = PAIRS.s_y.abs()  # of ‖y − z‖² + α ‖z‖₁, number by number: Huber's function
+    huber = torch.where(size > alpha / 2, alpha * size - alpha**2 / 4, size.square()).sum(1)
+    torch.testing.assert_close(copied(Sparse(4, alpha), PAIRS), huber, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_fewer_dimensions_keep_a_copied_latent_from_leaving_no_energy(size):
+    expected = PAIRS.s_y[:, size:].square().sum(1)
+    torch.testing.assert_close(copied(LowDimensional(size, steps=60), PAIRS), expected, rtol=1e-9, atol=1e-12)
+    nearest = torch.cdist(PAIRS.s_y, torch.eye(4).double()).square().amin(1)
+    torch.testing.assert_close(copied(Discrete(4), PAIRS), nearest, rtol=1e-9, atol=1e-12)
+    assert expected.min() > 0 and nearest.min() > 0
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(SEEDS, st.integers(1, 6), st.integers(1, 3), st.integers(1, 4), st.sampled_from([torch.float32, torch.float64]))
+def test_no_tried_value_is_better_than_the_inferred_one(seed, size, width, problems, dtype):
+    grid = [2] * (width - 1) + [size]
+    for latent in (Discrete(size), VectorQuantized(size, width), FiniteScalar(grid), NoLatent()):
+        latent = latent.to(dtype).eval()
+        decoder, y = normal(3, latent.width, seed=seed).to(dtype), normal(problems, 3, seed=seed + 1).to(dtype)
+        tried = []
+
+        def cost(z, latent=latent, decoder=decoder, y=y, tried=tried):
+            tried.append(energy(y, z @ decoder.T, latent.regularize(z)))
+            return tried[-1]
+
+        found = latent.infer(cost)
+        assert found.value.dtype == found.argmin.dtype == dtype and found.argmin.shape == (problems, latent.width)
+        assert tried[0].shape == (problems, len(latent.codes)) and (found.value.unsqueeze(1) <= tried[0]).all()
+        torch.testing.assert_close(found.value, energy(y, (found.argmin @ decoder.T).unsqueeze(1))[:, 0])
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(SEEDS, st.lists(st.integers(1, 3), max_size=3), st.integers(1, 4))
+def test_samples_have_the_shape_that_is_asked_for(seed, shape, size):
+    for latent in (
+        NoLatent(), Discrete(size), VectorQuantized(size, 2), VectorQuantized(size, 2, price=0.1),
+        FiniteScalar([size, 2]), LowDimensional(size, 0.5), Noisy(size, 0.5), Sparse(size, 0.5), Gaussian(size),
+    ):  # fmt: skip
+        drawn = latent.sample(tuple(shape), torch.Generator().manual_seed(seed))
+        assert drawn.shape == (*shape, latent.width) and drawn.isfinite().all()
+        if latent.free is None:  # R is of what inference chooses
+            assert latent.regularize(drawn).shape == tuple(shape)
+
+
+def test_bits_spent_are_the_entropy_of_use_and_unbounded_without_noise():
+    codes = torch.eye(4)[[0, 0, 0, 0, 1, 1, 2, 3]]
+    assert Discrete(4).spent(codes) == pytest.approx(1.75)  # 1/2 · 1 + 1/4 · 2 + 2 · 1/8 · 3
+    assert NoLatent().spent(torch.zeros(5, 0)) == 0 and Discrete(1).spent(torch.ones(5, 1)) == 0
+    assert LowDimensional(2, 0.5).spent(normal(5, 2)) == math.inf
+
+
+@pytest.mark.parametrize("latent", [NoLatent(), Discrete(3)])
+def test_values_without_a_price_cost_nothing(latent):
+    assert latent.prices.tolist() == [0.0] * len(latent.codes)
+
+
+@pytest.mark.parametrize("latent", [NoLatent(), Discrete(3), LowDimensional(2)])
+def test_energies_that_are_no_numbers_are_refused(latent):
+    with pytest.raises(ValueError, match="^cost: expected numbers, found nan"):
+        latent.infer(lambda z: z.sum(-1) * math.nan)
 
 
 @pytest.mark.parametrize("build, argument", [

@@ -5,6 +5,8 @@ Factors stated beforehand: for n targets scikit-learn's Lasso minimizes ‖y −
 """
 
 import math
+import re
+import warnings
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
 
 from jepa.energy import energy
-from jepa.minimize import exhaustive, fista, gradient, l1
+from jepa.minimize import ConvergenceWarning, exhaustive, fista, gradient, l1
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -225,3 +227,102 @@ def test_constants_of_fista_are_checked(wrong):
     if wrong != 0:
         with pytest.raises(ValueError, match="^alpha: expected a number of at least 0"):
             l1(wrong)
+
+
+TOLERANT = [  # the same minimizers with a tolerance
+    lambda cost, start, steps, tolerance: gradient(cost, start, steps, tolerance=tolerance),
+    lambda cost, start, steps, tolerance: fista(cost, l1(0.0), start, steps, tolerance=tolerance),
+]
+tolerant = pytest.mark.parametrize("minimizer", TOLERANT, ids=["gradient", "fista"])
+
+
+def bowl(problems, seed=0):
+    """Return a convex quadratic cost of three numbers and where it is least, both [B, ...]."""
+    decoder, y = normal(8, 3, seed=seed), normal(problems, 8, seed=seed + 1)
+    return lambda z: energy(y, z @ decoder.T), torch.linalg.solve(decoder.T @ decoder, decoder.T @ y.T).T
+
+
+@PROPERTY
+@given(SEEDS)
+@tolerant
+def test_tolerance_stops_early_at_the_closed_form(minimizer, seed):
+    cost, exact = bowl(5, seed)
+    found = minimizer(cost, normal(5, 2, 3, seed=seed + 2), 5000, 1e-13)
+    torch.testing.assert_close(found.value, cost(exact.unsqueeze(1)).squeeze(1), rtol=1e-6, atol=1e-8)
+    assert len(found.trace) < 1500 and torch.equal(found.trace[-1], found.value)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-8])
+@tolerant
+def test_tolerance_stops_at_the_first_five_rounds_without_a_fall_in_any_problem(minimizer, tolerance):
+    cost, _ = bowl(6)
+    start = 3 * normal(6, 2, 3, seed=2)
+    whole, found = minimizer(cost, start, 1000, None), minimizer(cost, start, 1000, tolerance)
+    trace = whole.trace.tolist()
+    stop = next(
+        i
+        for i in range(5, 1001)
+        if all(was - now <= tolerance * (1 + abs(now)) for was, now in zip(trace[i - 5], trace[i], strict=True))
+    )
+    assert torch.equal(found.trace, whole.trace[: stop + 1]) and stop < 1000
+    assert len(whole.trace) == 1001  # without a tolerance, as many as asked for
+
+
+@tolerant
+def test_warning_tells_where_the_cost_still_fell(minimizer):
+    cost, exact = bowl(64)
+    start = exact.unsqueeze(1).clone()
+    start[[7, 20, 41]] += torch.tensor([0.1, 50.0, 0.2]).view(3, 1, 1)  # all others begin where they end
+    with pytest.warns(ConvergenceWarning) as caught:
+        found = minimizer(cost, start, 6, 1e-9)
+    fall = found.trace[1] - found.trace[6]
+    falling = fall > 1e-9 * (1 + found.value.abs())
+    assert len(caught) == 1 and caught[0].filename == __file__
+    name, steps, some, of, last, fell, rounds, tolerance = re.fullmatch(
+        r"(\w+): not converged after (\d+) steps in (\d+) of (\d+) problems; the last value of the worst is (\S+), and "
+        r"it still fell by (\S+) over the last (\d+) steps \(tolerance (\S+)\): give it more steps",
+        str(caught[0].message),
+    ).groups()
+    assert name == ("gradient", "fista")[TOLERANT.index(minimizer)] and (steps, rounds) == ("6", "5")
+    assert (int(some), int(of), float(tolerance)) == (int(falling.sum()), 64, 1e-9) and 1 <= int(some) <= 3
+    worst = (fall / (1 + found.value.abs())).argmax()
+    assert float(last) == pytest.approx(float(found.value[worst]), rel=1e-4)
+    assert float(fell) == pytest.approx(float(fall[worst]), rel=1e-2)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 12])
+@tolerant
+def test_tolerance_that_is_not_met_changes_nothing_but_warns(minimizer, steps):
+    cost, _ = bowl(5)
+    start = 9 * normal(5, 2, 3, seed=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = minimizer(cost, start, steps, None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = minimizer(cost, start, steps, 1e-30)
+    assert len(caught) == (steps > 0)
+    assert all(map(torch.equal, whole, found))
+
+
+@tolerant
+def test_one_slow_problem_keeps_the_others_going(minimizer):
+    def cost(z):  # the first problem is ten times as long in one direction as in the other
+        return (torch.tensor([[1.0, 1e-2], [1.0, 1.0]]).double().unsqueeze(1) * z.square()).sum(-1)
+
+    start = torch.tensor([[[0.1, 3.0]], [[0.1, 0.1]]]).double()
+    together, alone = minimizer(cost, start, 3000, 1e-12), minimizer(lambda z: cost(z)[1:], start[1:], 3000, 1e-12)
+    assert len(alone.trace) < len(together.trace) < 3001 and together.value.max() < 1e-6
+
+
+@tolerant
+def test_cost_that_stays_infinite_ends_the_search(minimizer):
+    found = minimizer(lambda z: (0 * z).sum(-1) + math.inf, torch.ones(2, 1, 1).double(), 50, 1e-6)
+    assert found.value.isinf().all() and len(found.trace) < 50
+
+
+@pytest.mark.parametrize("wrong", [-1e-9, math.nan])
+@tolerant
+def test_tolerance_below_zero_is_refused(minimizer, wrong):
+    with pytest.raises(ValueError, match=f"^tolerance: expected a number of at least 0, found {wrong}"):
+        minimizer(double_well, torch.zeros(1, 1, 1), 3, wrong)

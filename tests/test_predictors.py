@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from jepa.predictors import MLP, Identity, rollout
+from jepa.predictors import MLP, Additive, Identity, rollout
 
 
 def build(inputs=3, outputs=3, action=2, latent=4, hidden=(8, 6)):
@@ -113,3 +113,53 @@ def test_hidden_widths_are_checked(hidden):
 def test_latents_for_other_steps_or_another_batch_are_refused(shape):
     with pytest.raises(ValueError, match=r"^latents: expected batch and steps \[5, 4\]"):
         rollout(build(), normal(5, 3), normal(5, 4, 2), normal(*shape))
+
+
+def additive(inputs=3, outputs=3, action=2, latent=4, hidden=(8, 6), unit=True):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Additive(inputs, outputs, action, latent, hidden, unit).double()
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs", "action", "shared"), [(3, 5, 0, False), (2, 1, 3, True)])
+def test_additive_is_a_function_plus_a_dictionary_times_z(unit, inputs, outputs, action, shared):
+    predictor = additive(inputs, outputs, action, 4, unit=unit)
+    s, a, z = normal(5, inputs), normal(5, action, seed=1), normal(1 if shared else 5, 6, 4, seed=2)
+    columns = predictor.columns.detach().numpy()
+    lengths = (columns**2).sum(0) ** 0.5
+    found = predictor(s, a, z).detach()
+    assert found.shape == (5, 6, outputs)
+    for b in range(5):
+        known = predictor.known(torch.cat([s[b], a[b]])).detach().numpy()
+        for k in range(6):
+            code = z[0 if shared else b, k].numpy()
+            effect = sum(code[i] * columns[:, i] / (lengths[i] if unit else 1) for i in range(4))
+            torch.testing.assert_close(found[b, k], torch.from_numpy(known + effect), rtol=1e-10, atol=1e-12)
+
+
+def test_columns_of_a_dictionary_stay_of_unit_length_in_training():
+    predictor, told = additive(), {"s": normal(5, 3), "a": normal(5, 2), "z": normal(5, 2, 4)}
+    torch.testing.assert_close(predictor.dictionary.norm(dim=0), torch.ones(4).double())
+    before, optimizer = predictor.dictionary.detach().clone(), torch.optim.SGD(predictor.parameters(), 0.5)
+    (100 * predictor(**told)).sum().backward()  # it would gain from longer columns
+    optimizer.step()
+    torch.testing.assert_close(predictor.dictionary.norm(dim=0), torch.ones(4).double())
+    assert (predictor.dictionary - before).abs().max() > 0.01
+    assert (additive(unit=False).dictionary.norm(dim=0) - 1).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("wrong", ["s", "a", "z"])
+def test_width_that_does_not_fit_a_dictionary_is_named(wrong):
+    told = {"s": normal(5, 3), "a": normal(5, 2), "z": normal(5, 1, 4)}
+    with pytest.raises(ValueError, match=f"^{wrong}: expected {told[wrong].shape[-1]} features"):
+        additive()(**told | {wrong: torch.cat([told[wrong]] * 2, -1)})
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"latent": 0}, "latent: expected a width of at least 1, found 0"),
+    ({"hidden": (8, 0)}, "widths: expected at least 1 everywhere"),
+])  # fmt: skip
+def test_widths_of_a_dictionary_are_checked(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        additive(**wrong)

@@ -134,10 +134,131 @@ def test_samples_are_all_values_equally_often_and_inference_finds_the_best(laten
     assert torch.equal(found.argmin, latent.codes[gaps.argmin(1)])
 
 
+def priced(latent, counts):
+    """Return a latent whose values were used this often, in units of an even part."""
+    latent.counts.copy_(torch.tensor(counts))
+    return latent
+
+
+PRICED = [
+    lambda: priced(quantizer(4, 2, price=0.7), [2.0, 1.0, 0.75, 0.25]),
+    lambda: priced(FiniteScalar((2, 2), price=0.7).double(), [2.0, 1.0, 0.75, 0.25]),
+]
+SHARES = [0.5, 0.25, 0.1875, 0.0625]
+every_priced = pytest.mark.parametrize("make", PRICED, ids=["codebook", "grid"])
+
+
+@every_priced
+def test_price_is_the_length_of_an_ideal_code(make):
+    latent = make().eval()
+    expected = [-0.7 * math.log(share) for share in SHARES]
+    assert latent.prices.tolist() == pytest.approx(expected)
+    which = torch.tensor([[3, 0, 1], [2, 2, 0]])
+    assert latent.regularize(latent.codes[which]).tolist() == [
+        pytest.approx([expected[k] for k in row]) for row in which.tolist()
+    ]
+    assert float(latent.regularize(latent.codes[3])) == pytest.approx(expected[3])  # a single value
+    torch.testing.assert_close((-latent.prices / 0.7).exp(), torch.tensor(SHARES).double(), rtol=1e-6, atol=1e-9)
+
+
+@every_priced
+def test_samples_of_priced_values_are_as_frequent_as_their_price_says(make):
+    latent = make().eval()
+    drawn = latent.sample((40, 100), torch.Generator().manual_seed(0))
+    assert drawn.shape == (40, 100, 2)
+    which = torch.cdist(drawn.flatten(0, 1), latent.codes).argmin(1)
+    torch.testing.assert_close(latent.codes[which], drawn.flatten(0, 1))
+    assert stats.chisquare(which.bincount(minlength=4), 4000 * np.array(SHARES)).pvalue > 0.001
+
+
+def test_value_that_is_never_used_has_a_finite_price():
+    latent = priced(quantizer(4, 2, price=0.7), [4.0, 0.0, 0.0, 0.0])
+    assert latent.prices.isfinite().all() and latent.prices[1] > 9 and latent.prices[0] == 0
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(st.integers(1, 6), st.floats(0.01, 3), st.floats(0, 2), st.integers(0, 1000))
+def test_proposals_go_to_the_cheapest_code(size, commitment, price, seed):
+    latent, u = quantizer(size, 2, commitment=commitment, price=price).eval(), 2 * normal(9, 2, seed=seed)
+    latent.counts.copy_(normal(size, seed=seed + 1).abs() + 0.01)
+    share = (latent.counts / latent.counts.sum()).clamp(min=1e-6).tolist()
+    z, cost = latent.project(u)
+    for b in range(9):
+        gaps = [commitment * float((u[b] - code).square().sum()) for code in latent.codes]
+        total = [gap - price * math.log(p) for gap, p in zip(gaps, share, strict=True)]
+        best = total.index(min(total))
+        torch.testing.assert_close(z[b], latent.codes[best], rtol=1e-9, atol=1e-9)
+        assert float(cost[b]) == pytest.approx(gaps[best])
+
+
+def test_proposals_go_to_the_cheapest_entry_of_a_grid_and_are_counted():
+    latent, u = FiniteScalar((3, 2), price=0.3, decay=0.8).double().train(), normal(50, 2)
+    counts = np.ones(6)
+    for step in range(4):
+        u = normal(50, 2, seed=step)
+        price = -0.3 * np.log(counts / counts.sum())
+        index = ((u.tanh().numpy()[:, None] - latent.codes.numpy()) ** 2).sum(-1) + price
+        np.testing.assert_allclose(latent.project(u)[0], latent.codes[index.argmin(1)], atol=1e-9)
+        counts = 0.8 * counts + 0.2 * np.bincount(index.argmin(1), minlength=6) * 6 / 50
+        np.testing.assert_allclose(latent.counts, counts, rtol=1e-9)
+    latent.eval().project(u)
+    np.testing.assert_allclose(latent.counts, counts, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_with_a_price_codes_that_serve_alike_die_out(seed):
+    middles, spent = torch.tensor([[2.0], [-2.0]]).double(), []
+    for price in (0.0, 0.2):
+        latent = quantizer(8, 1, decay=0.9, revive=0.0, price=price)
+        latent.codes.copy_(torch.linspace(-3, 3, 8).view(8, 1))
+        latent.sums.copy_(latent.codes)
+        for step in range(150):
+            latent.project(middles.repeat(32, 1) + 0.5 * normal(64, 1, seed=1000 * seed + step))
+        z, _ = latent.eval().project(middles.repeat(500, 1) + 0.5 * normal(1000, 1, seed=99))
+        spent.append(latent.spent(z))
+    assert spent[0] > 2 and spent[1] == pytest.approx(1, abs=0.1)  # one code is left for each of two equal clusters
+
+
+def test_code_that_is_never_used_again_stays_where_it_is():
+    latent, u = quantizer(2, 1, decay=0.5, revive=0.0).float(), torch.zeros(4, 1)
+    latent.codes.copy_(torch.tensor([[0.0], [100.0]]))
+    latent.sums.copy_(latent.codes)
+    for _ in range(200):  # beyond where its count is too small for a float
+        latent.project(u)
+    assert latent.codes.tolist() == [[0.0], [pytest.approx(100)]]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: quantizer(4, 2, price=0.5), lambda: FiniteScalar((2, 2), price=0.5).double(),
+], ids=["codebook", "grid"])  # fmt: skip
+def test_counts_are_part_of_the_state_where_there_is_a_price(make):
+    latent, other = make().train(), make().train()
+    for step in range(5):
+        latent.project(1 + normal(8, 2, seed=step))
+    assert (latent.counts - 1).abs().max() > 0.01
+    other.load_state_dict(latent.state_dict())
+    assert torch.equal(other.counts, latent.counts) and torch.equal(other.prices, latent.prices)
+    assert "counts" not in FiniteScalar((2, 2)).state_dict()
+
+
+@pytest.mark.parametrize("latent", [quantizer(5, 3), FiniteScalar((2, 3)).double()], ids=["codebook", "grid"])
+def test_bits_spent_are_the_entropy_of_use(latent):
+    which = torch.tensor([0] * 6 + [1] * 3 + [4])
+    assert latent.spent(latent.codes[which]) == pytest.approx(stats.entropy([0.6, 0.3, 0.1], base=2), rel=1e-10)
+    assert latent.spent(latent.codes) == pytest.approx(latent.bits) and latent.spent(latent.codes[:1].repeat(9, 1)) == 0
+
+
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: VectorQuantized(0, 2), "size, width: expected at least 1, found 0, 2"),
     (lambda: VectorQuantized(2, 0), "size, width: expected at least 1, found 2, 0"),
-    (lambda: VectorQuantized(2, 2, commitment=-1.0), "commitment: expected a number of at least 0, found -1.0"),
+    (lambda: VectorQuantized(2, 2, commitment=-1.0), "commitment, price: expected .* of at least 0, found -1.0, 0.0"),
+    (lambda: VectorQuantized(2, 2, price=-0.1), "commitment, price: expected numbers of at least 0, found 0.25, -0.1"),
+    (lambda: VectorQuantized(2, 2, price=math.nan), "commitment, price: expected .* of at least 0, found 0.25, nan"),
+    (lambda: quantizer(2, price=0.1).project(normal(8, 2) / 0), "proposal: expected finite numbers"),
+    (lambda: FiniteScalar((2, 2), price=-0.1), "price, decay: expected a number and a share of at least 0, found -0.1"),
+    (lambda: FiniteScalar((2, 2), decay=1.0), "price, decay: expected a number and a share .*, found 0.0, 1.0"),
+    (lambda: FiniteScalar((2, 2), 0.1).project(torch.full((3, 2), math.nan)), "proposal: expected finite numbers"),
+    (lambda: quantizer(2).infer(lambda z: z.sum(-1) * math.nan), "cost: expected numbers, found nan in 2 of 2"),
     (lambda: VectorQuantized(2, 2, decay=1.0), "decay, revive: expected shares from 0 to below 1, found 1.0, 0.1"),
     (lambda: VectorQuantized(2, 2, revive=math.nan), "decay, revive: expected shares"),
     (lambda: quantizer(4).project(normal(3, 2)), "size: expected at most 3 codes, one a proposal, found 4"),

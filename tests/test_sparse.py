@@ -89,6 +89,30 @@ def test_codes_of_single_targets_do_not_hang_on_the_batch_once_trained():
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("variance", [0.0, 2.0])
+def test_narrow_proposals_cost_in_training(variance):
+    latent = Sparse(2, 0.5, variance=variance, target=3.0).double()
+    proposal = torch.tensor(
+        [[0.0, 5.0], [1.0, -5.0], [2.0, 0.0]]
+    ).double()  # variances 1 and 25, the second wide enough
+    narrow = variance * (3 - math.sqrt(1 + 1e-4)) ** 2 / 3
+    z, cost = latent.train().project(proposal)
+    assert torch.equal(z, proposal) and cost.tolist() == pytest.approx([narrow] * 3, rel=1e-12)
+    assert latent.project(proposal[:1])[1].tolist() == [0.0]  # one sample has no spread
+    z, cost = latent.eval().project(proposal)
+    assert torch.equal(z, proposal) and cost.tolist() == [0.0] * 3
+
+
+def test_narrow_proposals_are_driven_apart():
+    proposal = torch.tensor([[-0.1], [0.1]]).double().requires_grad_()
+    Sparse(1, 0.5, variance=1.0).double().train().project(proposal)[1].sum().backward()
+    assert proposal.grad[0] > 0 > proposal.grad[1]
+
+
+def test_bits_spent_by_a_sparse_latent_are_not_bounded():
+    assert Sparse(2, 0.5).spent(normal(5, 2)) == math.inf
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_lista_begun_from_a_dictionary_is_ista(steps):
     dictionary, s_y, alpha = normal(5, 8), normal(9, 5, seed=1), 0.4
@@ -132,6 +156,7 @@ def test_every_step_of_lista_lowers_the_energy_and_training_lowers_it_further():
     (lambda: Sparse(2, 1.0, lipschitz=0.0), "lipschitz, target: expected numbers above 0, found 0.0, 1.0"),
     (lambda: Sparse(2, 1.0, target=0.0), "lipschitz, target: expected numbers above 0, found 1.0, 0.0"),
     (lambda: Sparse(2, 1.0, variance=-1.0), "variance: expected a number of at least 0, found -1.0"),
+    (lambda: Sparse(2, 1.0).infer(lambda z: z.sum(-1) / 0), "cost: expected numbers, found nan"),
     (lambda: Sparse(2, 0.0).sample((3,), torch.Generator()), "alpha: expected a number above 0 to sample"),
     (lambda: Lista(3, (1, 8, 8), 2), r"target: expected a width, found pixels \[1, 8, 8\]"),
     (lambda: Lista(3, 2, 2, steps=0), "context, target, outputs, steps: expected at least 1 each, found 3, 2, 2, 0"),

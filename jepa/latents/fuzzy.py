@@ -61,19 +61,27 @@ class Noisy(Quadratic):
     ) -> None:
         """Args: sigma: σ, in units of z; draws: J, for measuring; the others as for `Quadratic`.
 
-        Raises: ValueError as there, for alpha = 0, where z may outshout the noise, sigma < 0, or draws < 1.
+        Raises: ValueError as there, for alpha = 0 beside noise, which z may outshout then, sigma < 0, or draws < 1.
         """
         super().__init__(size, alpha, starts, restarts, steps, rate)
-        if not alpha > 0:
-            raise ValueError(f"alpha: expected a number above 0, found {alpha}")
         if not sigma >= 0:
             raise ValueError(f"sigma: expected a number of at least 0, found {sigma}")
+        if sigma and not alpha > 0:
+            raise ValueError(f"alpha: expected a number above 0, found {alpha}")
         self.sigma, self.draws = sigma, Draws(draws, size)
 
     @property
     def bits(self) -> float:
         """d/2 log₂(1 + 1 / (2 α σ²)), the channel's capacity at the power that z has under exp(−R)."""
-        return self.width / 2 * math.log2(1 + 1 / (2 * self.alpha * self.sigma**2)) if self.sigma else math.inf
+        power = 1 / (2 * self.alpha) if self.alpha else math.inf
+        return self.width / 2 * math.log2(1 + power / self.sigma**2) if self.sigma else math.inf
+
+    def spent(self, z: Tensor) -> float:
+        """Return ½ log₂ det(1 + Cov z / σ²), the channel's capacity for the covariance of z [N, d]."""
+        if not self.sigma:
+            return math.inf
+        ratio = torch.cov(z.double().T).view(self.width, self.width) / self.sigma**2
+        return float(torch.logdet(ratio + torch.eye(self.width).to(ratio))) / math.log(4)
 
     def heard(self, z: Tensor) -> Tensor:
         """Return z + σ ε [..., J, d]."""
@@ -81,9 +89,9 @@ class Noisy(Quadratic):
 
 
 class Dropped(Quadratic):
-    """z' = z, but with probability p a sample of exp(−R), R(z) = α ‖z‖²: now and then z is not heard at all.
+    """z' = z, but in training with probability p a sample of exp(−R), R(z) = α ‖z‖²: now and then z is not heard.
 
-    A variant used in control (Henaff et al. 2019).
+    A variant used in control (Henaff et al. 2019). As with other dropout, nothing is dropped outside of training.
     """
 
     def __init__(
@@ -91,34 +99,29 @@ class Dropped(Quadratic):
         size: int,
         alpha: float,
         probability: float = 0.5,
-        draws: int = 8,
         starts: int = 64,
         restarts: int = 1,
         steps: int = 10,
         rate: float = 0.1,
     ) -> None:
-        """Args: probability: p; draws: J, for measuring, of which the share p, rounded, is dropped; the others as for
-        `Quadratic`.
+        """Args: probability: p; the others as for `Quadratic`.
 
-        Raises: ValueError as there, for alpha = 0, a probability outside 0 … 1, or draws < 1.
+        Raises: ValueError as there, for alpha = 0, or a probability outside 0 … 1.
         """
         super().__init__(size, alpha, starts, restarts, steps, rate)
         if not alpha > 0:
             raise ValueError(f"alpha: expected a number above 0, found {alpha}")
         if not 0 <= probability <= 1:
             raise ValueError(f"probability: expected a number from 0 to 1, found {probability}")
-        self.probability, self.draws = probability, Draws(draws, size)
+        self.probability, self.draws = probability, Draws(1, size)
 
     def heard(self, z: Tensor) -> Tensor:
-        """Return z, or samples of the density in its place, [..., J, d]."""
+        """Return z, or in training now and then a sample of the density in its place, [..., 1, d]."""
+        if not self.training:
+            return z.unsqueeze(-2)
         prior = self.draws(z.shape) / math.sqrt(2 * self.alpha)
-        count = prior.shape[-2]
-        if self.training:
-            drawn = torch.rand(*z.shape[:-1], 1, 1, generator=self.draws.generator, device="cpu")
-            kept = drawn.to(z) >= self.probability
-        else:
-            kept = (torch.arange(count, device=z.device) >= round(count * self.probability)).unsqueeze(-1)
-        return torch.where(kept, z.unsqueeze(-2), prior)
+        drawn = torch.rand(*z.shape[:-1], 1, 1, generator=self.draws.generator, device="cpu")
+        return torch.where(drawn.to(z) >= self.probability, z.unsqueeze(-2), prior)
 
 
 class Gaussian(LatentVariable):
@@ -159,6 +162,10 @@ class Gaussian(LatentVariable):
     def bits(self) -> float:
         """Infinity: nothing bounds μ; what it costs is R."""
         return math.inf
+
+    def spent(self, z: Tensor) -> float:
+        """Return the mean KL divergence of (μ, log σ) [N, 2 d] in bits, never less than the information in z'."""
+        return float(self.regularize(z).double().mean()) / self.temperature / math.log(2)
 
     def sample(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Return samples z' [*shape, d] of N(0, 1)."""

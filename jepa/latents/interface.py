@@ -7,6 +7,7 @@ inherits from another.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Generator, Tensor, nn
@@ -25,6 +26,10 @@ class LatentVariable(nn.Module, ABC):
     @abstractmethod
     def bits(self) -> float:
         """The most information z can carry, in bits; infinity where nothing bounds it."""
+
+    def spent(self, z: Tensor) -> float:
+        """Return the bits that inferred values z [N, Z] carry at most; infinity where nothing bounds them."""
+        return math.inf
 
     @abstractmethod
     def sample(self, shape: tuple[int, ...], generator: Generator) -> Tensor:

@@ -59,11 +59,10 @@ class Quadratic(LatentVariable):
 
 
 class LowDimensional(Quadratic):
-    """z = W_n … W_1 u ∈ R^d with R(z) = α ‖z‖²: its dimension is what limits it, α only keeps it bounded.
+    """z ∈ R^d with R(z) = α ‖z‖², heard as W_n … W_1 z: its dimension is what limits it, α only keeps it bounded.
 
-    Without layers z = u. A chain of layers can express no more than one matrix, but gradient descent on it prefers
-    products of low rank, so that z takes no more dimensions than it needs (Jing et al. 2020). What a minimizer or a
-    network proposes is u.
+    Without layers it is heard as it is. A chain of layers can express no more than one matrix, but gradient descent on
+    it prefers products of low rank, so that no more dimensions are heard than are needed (Jing et al. 2020).
     """
 
     def __init__(
@@ -82,17 +81,11 @@ class LowDimensional(Quadratic):
             raise ValueError(f"layers: expected at least 0, found {layers}")
         self.chain = nn.Sequential(*(nn.Linear(size, size, bias=False) for _ in range(layers)))
         for layer in self.chain:
-            nn.init.normal_(layer.weight, std=1 / math.sqrt(size))  # the scale of u survives
+            nn.init.normal_(layer.weight, std=1 / math.sqrt(size))  # the scale of z survives
 
-    def infer(self, cost: Cost) -> Minimum:
-        """Return the end of gradient descent over u from the best of the fixed starts."""
-        found = super().infer(lambda u: cost(self.chain(u)))
-        with torch.no_grad():
-            return found._replace(argmin=self.chain(found.argmin))
-
-    def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
-        """Return W_n … W_1 u [B, d] at no cost."""
-        return self.chain(proposal), proposal.new_zeros(len(proposal))
+    def heard(self, z: Tensor) -> Tensor:
+        """Return W_n … W_1 z [..., 1, d]."""
+        return self.chain(z).unsqueeze(-2)
 
 
 def spread(count: int, size: int) -> Tensor:

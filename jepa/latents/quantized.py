@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jepa.latents.finite import Finite, straight_through
+from jepa.latents.finite import Finite, finite, straight_through
 
 MOST = 65_536  # entries of a grid, all of which are tried
 
 
 class VectorQuantized(Finite):
-    """K learned codes with R(z) = 0; a proposal u goes to the nearest one (van den Oord et al. 2017).
+    """K learned codes; a proposal u goes to the cheapest one (van den Oord et al. 2017).
 
-        z = e_k,  k = argmin_k ‖u − e_k‖²,      cost of the proposal: β ‖u − e_k‖²       their equations 1 and 3
+        z = e_k,  k = argmin_k β ‖u − e_k‖² + R(e_k),    cost of the proposal: β ‖u − e_k‖²     their equations 1 and 3
         n_k ← γ n_k + (1 − γ) · (proposals at k),   s_k ← γ s_k + (1 − γ) · (their sum),   e_k = s_k / n_k
 
     The codes follow the proposals as a moving mean, in training only. A code that hardly any proposal goes to is moved
@@ -27,21 +27,30 @@ class VectorQuantized(Finite):
     """
 
     def __init__(
-        self, size: int, width: int, commitment: float = 0.25, decay: float = 0.99, revive: float = 0.1
+        self,
+        size: int,
+        width: int,
+        commitment: float = 0.25,
+        decay: float = 0.99,
+        revive: float = 0.1,
+        price: float = 0.0,
     ) -> None:
         """Args: size: K, the number of codes; width: of a code; commitment: β, in units of energy per squared unit of
-        z; decay: γ; revive: the share of an even part of the proposals below which a code counts as dead.
+        z; decay: γ; revive: the share of an even part of the proposals below which a code counts as dead; price: λ, in
+        units of energy per nat.
 
-        Raises: ValueError for size < 1, width < 1, commitment < 0, or a decay or share that is not from 0 to below 1.
+        Raises: ValueError for size < 1, width < 1, commitment or price < 0, or a decay or share that is not from 0 to
+        below 1.
         """
         super().__init__()
         if min(size, width) < 1:
             raise ValueError(f"size, width: expected at least 1, found {size}, {width}")
-        if not commitment >= 0:
-            raise ValueError(f"commitment: expected a number of at least 0, found {commitment}")
+        if not (commitment >= 0 and price >= 0):
+            raise ValueError(f"commitment, price: expected numbers of at least 0, found {commitment}, {price}")
         if not (0 <= decay < 1 and 0 <= revive < 1):
             raise ValueError(f"decay, revive: expected shares from 0 to below 1, found {decay}, {revive}")
         self.width, self.commitment, self.decay, self.revive = width, commitment, decay, revive
+        self.price = price
         self.register_buffer("codes", torch.randn(size, width))
         self.register_buffer("counts", torch.ones(size))  # n, for one proposal a code and step where they are even
         self.register_buffer("sums", self.codes.clone())  # s
@@ -51,12 +60,19 @@ class VectorQuantized(Finite):
 
         Raises: ValueError in training with fewer proposals than codes, or for proposals that are not finite.
         """
-        nearest = self.nearest(proposal)
+        nearest = self._cheapest(proposal)
         code = self.codes[nearest]
         cost = self.commitment * (proposal - code).square().sum(-1)
         if self.training:
             self._learn(proposal.detach(), nearest)
         return straight_through(proposal, code), cost
+
+    @torch.no_grad()
+    def _cheapest(self, proposal: Tensor) -> Tensor:
+        """Return the numbers [B] of the codes that serve proposals at the lowest cost."""
+        if not (self.price and self.commitment):
+            return self.nearest(proposal)
+        return (self.commitment * torch.cdist(finite(proposal), self.codes).square() + self.prices).argmin(1)
 
     @torch.no_grad()
     def _learn(self, proposal: Tensor, nearest: Tensor) -> None:
@@ -73,7 +89,8 @@ class VectorQuantized(Finite):
         if len(dead):
             far = (proposal - self.codes[nearest]).square().sum(-1).topk(len(dead)).indices
             self.counts[dead], self.sums[dead] = 1.0, proposal[far]
-        self.codes.copy_(self.sums / self.counts.unsqueeze(-1))
+        used = (self.counts > 1e-6).unsqueeze(-1)  # a code that fades away stays where it is
+        self.codes.copy_(torch.where(used, self.sums / self.counts.unsqueeze(-1), self.codes))
 
 
 class FiniteScalar(Finite):
@@ -82,17 +99,21 @@ class FiniteScalar(Finite):
     z_i = 2 round((L_i − 1) (tanh u_i + 1) / 2) / (L_i − 1) − 1,    from −1 to 1 in equal steps; 0 for one level
     """
 
-    def __init__(self, levels: Sequence[int]) -> None:
-        """Args: levels: L_i, of every number of z.
+    def __init__(self, levels: Sequence[int], price: float = 0.0, decay: float = 0.99) -> None:
+        """Args: levels: L_i, of every number of z; price: λ, in units of energy per nat; decay: of the counts, γ above.
 
-        Raises: ValueError for no level at all, or more than 65,536 values, which are all tried.
+        Raises: ValueError for no level at all, more than 65,536 values, which are all tried, price < 0, or a decay that
+        is not from 0 to below 1.
         """
         super().__init__()
         if not levels or min(levels) < 1 or math.prod(levels) > MOST:
             raise ValueError(f"levels: expected at least 1 each and a product up to {MOST}, found {list(levels)}")
-        self.width = len(levels)
+        if not (price >= 0 and 0 <= decay < 1):
+            raise ValueError(f"price, decay: expected a number and a share of at least 0, found {price}, {decay}")
+        self.width, self.price, self.decay = len(levels), price, decay
         axes = [torch.linspace(-1, 1, level) if level > 1 else torch.zeros(1) for level in levels]
         self.register_buffer("codes", torch.cartesian_prod(*axes).view(-1, self.width), persistent=False)
+        self.register_buffer("counts", torch.ones(len(self.codes)), persistent=price > 0)
         self.register_buffer("steps", torch.tensor(levels, dtype=torch.float) - 1, persistent=False)
 
     def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,4 +121,15 @@ class FiniteScalar(Finite):
         bounded, steps = proposal.tanh(), self.steps.clamp(min=1)
         level = ((bounded + 1) / 2 * steps).round() * 2 / steps - 1
         level = torch.where(self.steps > 0, level, 0.0)
+        if self.price:
+            level = self._priced(bounded)
         return straight_through(bounded, level), proposal.new_zeros(len(proposal))
+
+    @torch.no_grad()
+    def _priced(self, bounded: Tensor) -> Tensor:
+        """Return the grid values [B, Z] that are cheapest, ‖tanh u − e_k‖² + R(e_k); in training they are counted."""
+        index = (torch.cdist(finite(bounded), self.codes).square() + self.prices).argmin(1)
+        if self.training:
+            taken = torch.bincount(index, minlength=len(self.codes)).to(self.counts) * (len(self.codes) / len(index))
+            self.counts.lerp_(taken, 1 - self.decay)
+        return self.codes[index]

@@ -83,6 +83,13 @@ class Sparse(LatentVariable):
         with torch.no_grad():
             return found._replace(value=cost(found.argmin.unsqueeze(1)).squeeze(1))
 
+    def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the proposal [B, Z], and in training what a narrow spread over the batch costs, [B]."""
+        cost = proposal.new_zeros(len(proposal))
+        if self.variance and self.training and len(proposal) > 1:
+            cost = cost + self._narrowness(proposal.unsqueeze(1))
+        return proposal, cost
+
     def _narrowness(self, z: Tensor) -> Tensor:
         """Return every sample's share of w Σ_i max(0, T − √(Var z_i + ε))², a scalar."""
         deviation = (z[:, 0].var(dim=0) + 1e-4).sqrt()
