@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from jepa.config import read_diff, unknown
 from jepa.lab import paths
-from jepa.runs import execute_all, tasks
+from jepa.pool import execute_all
+from jepa.runs import tasks
 from jepa.variants import choose, read
 
 

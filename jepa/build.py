@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,15 +11,21 @@ from torch import Tensor, nn
 from jepa.config import Config, make, unknown
 from jepa.encoders import Identity
 from jepa.model import JEPA
+from jepa.watch import Watch
 from jepa.worlds import WORLDS
-from jepa.worlds.pairs import Pairs
+from jepa.worlds.pairs import NEAR, Pairs, joined
 
 ENCODERS = {
     "identity": "jepa.encoders:Identity",
     "mlp": "jepa.encoders:MLP",
     "convolutional": "jepa.encoders:Convolutional",
+    "coupling": "jepa.encoders:Coupling",
 }
-PREDICTORS = {"identity": "jepa.predictors:Identity", "mlp": "jepa.predictors:MLP"}
+PREDICTORS = {
+    "identity": "jepa.predictors:Identity",
+    "mlp": "jepa.predictors:MLP",
+    "additive": "jepa.predictors:Additive",
+}
 LATENTS = {
     "none": "jepa.latents.finite:NoLatent",
     "discrete": "jepa.latents.finite:Discrete",
@@ -55,6 +61,7 @@ def model(config: Config, seed: int) -> JEPA:
     Raises: ValueError for a part or an option that does not exist, or widths that do not fit.
     """
     x, a, y = world(config).widths
+    a += told(config, world(config).sample(1, torch.Generator()).factors).shape[1] if config.told else 0
     context = y if config.context == "y" else x
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # PyTorch's layers draw their weights from the global generator, here set and put back
@@ -76,32 +83,51 @@ def model(config: Config, seed: int) -> JEPA:
 
 
 def source(config: Config, world: Any) -> Callable:
-    """Return the source of training pairs: the world's own, or (y, y) for an auto-encoder."""
-    if config.context == "x":
+    """Return the source of training pairs: the world's, with what the predictor is told, or (y, y) for an auto-encoder.
+
+    Raises: ValueError for a factor to be told that the world does not have.
+    """
+    if config.context == "x" and not config.told:
         return world.sample
 
-    def targets_twice(count: int, generator: torch.Generator) -> Any:
-        """Return pairs whose context is the target itself."""
+    def sample(count: int, generator: torch.Generator) -> Any:
+        """Return pairs whose context is the target itself, or whose action tells factors."""
         pairs = world.sample(count, generator)
-        return pairs._replace(x=pairs.y)
+        x = pairs.y if config.context == "y" else pairs.x
+        return pairs._replace(x=x, a=torch.cat([pairs.a, told(config, pairs.factors)], 1))
 
-    return targets_twice
+    return sample
+
+
+def told(config: Config, factors: Mapping[str, Tensor]) -> Tensor:
+    """Return what the predictor is told of the factors, [B, A], of width 0 where that is nothing.
+
+    Raises: ValueError for a factor that does not exist.
+    """
+    for name in config.told:
+        if name not in factors:
+            raise unknown("told", name, factors)
+    empty = next(iter(factors.values())).new_zeros(len(next(iter(factors.values()))), 0, dtype=torch.float)
+    return torch.cat([empty, *(factors[name].float() for name in config.told)], 1)
+
+
+def watch(config: Config, world: Any, model: JEPA, count: int = 1024) -> Watch:
+    """Return who watches the training of an untrained model: on `count` pairs, for what the world can tell of them."""
+    generator = torch.Generator(device=config.device).manual_seed(0)
+    pairs = joined(list(portions(source(config, world), count, generator)))
+    names = [name for name, label in world.factor_labels.items() if label == "predictable"]
+    targets = torch.cat([pairs.factors[name].float() for name in names], 1)
+    plausible = None
+    if hasattr(world, "oracle"):
+        other = {name: factor.roll(-1, 0) for name, factor in pairs.factors.items()}
+        plausible = world.oracle(pairs.factors, other) <= NEAR**2
+    return Watch(model, pairs, targets, plausible)
 
 
 def head(model: JEPA) -> JEPA:
     """Return what is behind the encoders as a JEPA of its own, on representations; the weights are shared."""
     expanders = (model.expander_x, model.expander_y)
     return JEPA(nn.Identity(), nn.Identity(), model.predictor, model.latent, expanders, model.inference)
-
-
-def encoded(model: JEPA, sample: Callable, count: int, generator: torch.Generator) -> Callable:
-    """Return a source of pairs of representations: `count` pairs encoded once, drawn from with replacement.
-
-    Args: model: whose encoders are used as they are; sample: (count, generator) -> pairs; generator: of the pool.
-    """
-    with torch.no_grad():
-        parts = [(*model.eval().encode(part.x, part.y), part.a) for part in portions(sample, count, generator)]
-    return pool(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def portions(sample: Callable, count: int, generator: torch.Generator) -> Iterator[Pairs]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import importlib
 import inspect
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,6 +47,8 @@ class Loss:
     energy_start: float = 1.0  # share of that weight with which the training begins
     variance: float = 0.0  # criteria 1 and 2, first half: no component constant
     covariance: float = 0.0  # criteria 1 and 2, second half: components decorrelated
+    information_x: float = 1.0  # criterion 1: factor of both for s_x
+    information_y: float = 1.0  # criterion 2: factor of both for s_y
     beta: float = math.inf  # inverse temperature of the free energy, per unit of energy; infinity is the minimum
     beta_start: float = math.inf  # where the annealing begins; infinity: no annealing
     anneal: float = 0.5  # share of the steps over which energy weight and temperature go linearly to their final values
@@ -66,6 +66,7 @@ class Train:
     clip: float = 10.0  # largest norm of the gradient
     pool: int = 16384  # pairs that frozen encoders encode once, to train a predictor on
     checkpoint: float = 30.0  # seconds between checkpoints
+    watch: int = 4  # looks in the course of the training for signs of a collapse
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ class Measure:
     epsilon: float = 0.01  # the energy is low where F < epsilon x the reference energy E0
     epsilons: tuple[float, ...] = (1e-2, 1e-3)  # falling thresholds over which a dimension is read
     samples: int = 4096  # training pairs on which probes and decoders learn
+    probe: int = 512  # random features of the probes of factors and paths
     decoder: int = 200  # optimizer steps of a decoder to pixels
     latent: Mapping[str, Any] = field(default_factory=dict)  # options of the latent that differ from those in training
+    minimize: bool = False  # find z by minimizing, though a network proposed it in training
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Config:
 
     world: Part = Part("plane")
     context: str = "x"  # what the context encoder sees: x, or y for an auto-encoder
+    told: tuple[str, ...] = ()  # factors that the predictor is told, as its action: what no latent then has to find
     encoder_x: Part = Part("identity")
     encoder_y: Part = Part("identity")  # "shared" is the context encoder itself
     predictor: Part = Part("mlp")
@@ -104,14 +108,15 @@ class Config:
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
         positive = {"train": ("rate", "clip", "pool"), "loss": ("energy_start", "beta", "beta_start", "anneal")}
-        positive |= {"measure": ("contexts", "grid", "chains", "moves", "epsilon", "samples", "decoder")}
+        positive |= {"measure": ("contexts", "grid", "chains", "moves", "epsilon", "samples", "probe", "decoder")}
         for section, name in ((section, name) for section, names in positive.items() for name in names):
-            value = getattr(getattr(self, section), name)
-            if not value > 0:
+            if not (value := getattr(getattr(self, section), name)) > 0:
                 raise ValueError(f"{section}.{name}: expected a number above 0, found {value!r}")
-        for name, least in (("steps", 0), ("batch", 2)):  # a batch of one has no variance
-            if getattr(self.train, name) < least:
-                raise ValueError(f"train.{name}: expected at least {least}, found {getattr(self.train, name)}")
+        least = {"loss": dict.fromkeys(("variance", "covariance", "information_x", "information_y"), 0)}
+        least |= {"train": {"steps": 0, "batch": 2, "watch": 0}}  # a batch of one has no variance
+        for section, name in ((section, name) for section, names in least.items() for name in names):
+            if not (value := getattr(getattr(self, section), name)) >= least[section][name]:
+                raise ValueError(f"{section}.{name}: expected at least {least[section][name]}, found {value!r}")
         if not 0 <= self.train.beta2 < 1:
             raise ValueError(f"train.beta2: expected a share from 0 to below 1, found {self.train.beta2!r}")
         if self.context not in ("x", "y"):
@@ -173,17 +178,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     return tree
 
 
-def fingerprint(*parts: Any) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of the parts written as canonical JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
 def unknown(what: str, found: str, known: Any) -> ValueError:
-    """Return the error for a name that does not exist: what it is, the nearest match and all known names."""
+    """Return the error for a name that does not exist: what it is, the nearest match and 99 known names at most."""
     known = sorted(map(str, known))
     close = difflib.get_close_matches(str(found), known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return ValueError(f"{what}: expected one of {', '.join(known) or 'none'}, found {found!r}{hint}")
+    return ValueError(f"{what}: expected one of {', '.join(known[:99]) or 'none'}, found {found!r}{hint}")
 
 
 def make(what: str, part: Part, kinds: Mapping[str, str], **given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Runs: a configuration and a seed, trained, measured and kept; many of them in a pool of one-thread processes.
+"""Runs: a configuration and a seed, trained, measured and kept.
 
 A run lies in a folder named by the fingerprint of all that decides its training: configuration, seed and source. The
 record of what was measured on it is named by the fingerprint of all that decides the measuring. So nothing is done
@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from jepa import build, evaluate
-from jepa.config import Config, Loss, Train, fingerprint, to_dict
-from jepa.data import load, verify
+from jepa.config import Config, Loss, Train, to_dict
+from jepa.data import HeldOut, load, verify
+from jepa.encoded import Encoded, encoded, packed, unpacked
 from jepa.model import JEPA
-from jepa.processes import die_with_parent, keep_memory
 from jepa.train import Curve, fit, restore, save
 from jepa.train import load as load_checkpoint
 from jepa.variants import Variant
+from jepa.watch import CollapseWarning
 
-BESIDE = ("lab", "__main__.py", "runs.py", "variants.py")  # source that decides no result
+BESIDE = ("lab", "__main__.py", "pool.py", "runs.py", "variants.py")  # source that decides no result
 MEASURING = (*BESIDE, "measures", "evaluate")  # source that decides no training
 
 
@@ -42,6 +42,12 @@ class Task(NamedTuple):
     seed: int
     held_out: Path  # folder of the held-out set
     frozen: Task | None = None  # the run whose trained encoders this one keeps as they are
+    start: Task | None = None  # the run whose trained weights this one begins with
+
+    @property
+    def parent(self) -> Task | None:
+        """The run that has to be done before this one."""
+        return self.frozen or self.start
 
 
 class Run(NamedTuple):
@@ -52,6 +58,8 @@ class Run(NamedTuple):
     curve: dict[str, list[float]]  # step and loss terms
     modules: list[str]  # of this package that the run imported
     folder: Path
+    looks: dict[str, list[float]]  # step and signs of a collapse
+    warnings: list[str]  # what the training said of itself
 
 
 def tasks(
@@ -59,14 +67,15 @@ def tasks(
 ) -> list[Task]:
     """Return a task for every chosen variant and seed.
 
-    Args: variants: all of the notebook by name, among them those whose encoders the chosen ones keep; data: the folder
+    Args: variants: all of the notebook by name, among them those that the chosen ones are built on; data: the folder
         of a held-out set by its name.
     """
 
     def task(variant: Variant, seed: int) -> Task:
-        """Return the task of a variant, with that of the encoders it keeps."""
-        frozen = task(variants[variant.frozen], seed) if variant.frozen else None
-        return Task(variant.name, variant.config, seed, data(variant.data), frozen)
+        """Return the task of a variant, with that of the run it is built on."""
+        links = {"frozen": variant.frozen, "start": variant.start}
+        older = {link: task(variants[name], seed) for link, name in links.items() if name}
+        return Task(variant.name, variant.config, seed, data(variant.data), **older)
 
     seeds = list(seeds)
     return [task(variant, seed) for variant in chosen for seed in seeds]
@@ -81,98 +90,58 @@ def execute(task: Task, store: Path) -> Run:
         folder = _folder(task, store)
         record = folder / f"measured-{_measuring_key(task)}.json"
         if not record.is_file():
-            frozen = None if task.frozen is None else trained(execute(task.frozen, store))
-            _train_and_measure(task, record, frozen)
+            _train_and_measure(task, record, None if task.parent is None else execute(task.parent, store))
         result = _read(record)
     except (ValueError, OSError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{task.name}, seed {task.seed}: {error}") from error
     rows = [evaluate.Row(*row) for row in result["rows"]]
-    return Run(task, rows, result["curve"], result["modules"], folder)
+    return Run(task, rows, result["curve"], result["modules"], folder, result["looks"], result["warnings"])
+
+
+def identity(task: Task) -> str:
+    """Return the fingerprint of all that a task asks for."""
+    older = [identity(task.parent)] if task.parent else []
+    return _fingerprint(task.name, to_dict(task.config), task.seed, str(task.held_out), task.frozen is None, *older)
 
 
 def trained(run: Run) -> JEPA:
     """Return the run's model on the CPU, ready to infer as it was measured. Raises: ValueError for a bad checkpoint."""
+    return evaluate.inferring(run.task.config, _restored(run)).eval()
+
+
+def _restored(run: Run) -> JEPA:
+    """Return the run's model on the CPU with all that was trained. Raises: ValueError for a bad checkpoint."""
     path = run.folder / "checkpoint.pt"
     model = build.model(evaluate.on_cpu(run.task.config), run.task.seed)
     restore(model, load_checkpoint(path), path)
-    return evaluate.inferring(run.task.config, model).eval()
+    return model
 
 
-def execute_all(
-    tasks: Sequence[Task], store: Path, workers: int = 1, progress: Callable[[int], None] | None = None
-) -> list[Run]:
-    """Return all runs, in the order of the tasks, done by `workers` processes of one thread each.
-
-    Args: tasks: what to run; store: folder of finished runs; workers: processes; progress: called with the number of
-        runs that have just ended.
-    Raises: ValueError for workers < 1 or as the first run that fails; RuntimeError if a process is killed. Finished
-        runs stay in the store.
-    """
-    if workers < 1:
-        raise ValueError(f"workers: expected at least 1, found {workers}")
-    # a server forked before any thread exists: safe beside BLAS and CUDA, and torch is imported once for all workers
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload(["jepa.runs"])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        try:
-            return _results(_submit(pool, tasks, store, progress or (lambda _: None)))
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a worker process was killed, most often for lack of memory; finished runs are kept, run again to go on"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)  # after a failure the rest is not begun
-
-
-def _submit(
-    pool: ProcessPoolExecutor, tasks: Sequence[Task], store: Path, progress: Callable[[int], None]
-) -> list[Future]:
-    """Return the futures of all tasks; one that keeps the encoders of another begins when that one is done."""
-    parents = {_identity(task.frozen): task.frozen for task in tasks if task.frozen is not None}
-    plain = {_identity(task): task for task in tasks if task.frozen is None}
-    begun = {key: pool.submit(execute, task, store) for key, task in {**parents, **plain}.items()}
-    waiting = {begun[key] for key in parents}
-    futures: dict[int, Future] = {n: begun[_identity(task)] for n, task in enumerate(tasks) if task.frozen is None}
-    for future in futures.values():
-        future.add_done_callback(lambda _: progress(1))
-    while waiting:
-        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()  # raises what the encoders' own training raised
-        for number, task in enumerate(tasks):
-            if number not in futures and begun[_identity(task.frozen)] in done:
-                futures[number] = pool.submit(execute, task, store)
-                futures[number].add_done_callback(lambda _: progress(1))
-    return [futures[number] for number in range(len(tasks))]
-
-
-def _results(futures: list[Future]) -> list[Run]:
-    """Return the results, or raise the first failure at once."""
-    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    return [future.result() for future in ([f for f in done if f.exception()] or futures)]
-
-
-def _train_and_measure(task: Task, record: Path, frozen: JEPA | None) -> None:
+def _train_and_measure(task: Task, record: Path, parent: Run | None) -> None:
     """Train from the last checkpoint, measure, and write the record, last of all and whole."""
     config = task.config
     evaluate.check(config)
     held_out = load(task.held_out, config.world)
-    model = build.model(config, task.seed)
+    model, path = build.model(config, task.seed), record.with_name("checkpoint.pt")
     generator = torch.Generator(device=config.device).manual_seed(task.seed)
-    source, path = build.source(config, build.world(config)), record.with_name("checkpoint.pt")
-    if frozen is None:
-        curve = fit(model, source, (config.train, config.loss), generator, path)
-    else:
-        curve = _fit_head(model, frozen.to(config.device), source, (config.train, config.loss), generator, path)
-    rows = evaluate.measure(config, model.to("cpu"), held_out, task.seed)
+    pairs = None
+    with warnings.catch_warnings():  # what it warns of is kept with the run
+        warnings.simplefilter("ignore", CollapseWarning)
+        if task.frozen is None:
+            curve = _fit(model, config, generator, path, None if parent is None else _restored(parent))
+        else:
+            pairs = _encoded(parent, config, held_out, task)
+            curve = _fit_head(model, trained(parent), pairs, (config.train, config.loss), generator, path)
+    rows = evaluate.measure(config, model.to("cpu"), held_out, task.seed, pairs)
     result = {
         "name": task.name,
         "seed": task.seed,
         "config": to_dict(config),
         "rows": [list(row) for row in rows],
         "curve": {"step": curve.steps, **curve.terms},
+        "looks": {"step": curve.looks, **curve.signs},
+        "warnings": curve.warnings,
         "modules": sorted(name for name in sys.modules if name.split(".")[0] == "jepa"),
     }
     temporary = record.with_name(f".{record.name}.{os.getpid()}")
@@ -180,20 +149,53 @@ def _train_and_measure(task: Task, record: Path, frozen: JEPA | None) -> None:
     os.replace(temporary, record)
 
 
+def _fit(model: JEPA, config: Config, generator: torch.Generator, path: Path, start: JEPA | None) -> Curve:
+    """Train a model from its own weights, or from those of `start`; it is watched in units of its untrained self."""
+    world = build.world(config)
+    watch = build.watch(config, world, model) if config.train.watch else None
+    if start is not None:
+        _take(model, start)
+    return fit(model, build.source(config, world), (config.train, config.loss), generator, path, watch=watch)
+
+
 def _fit_head(
-    model: JEPA, frozen: JEPA, source: Callable, settings: tuple[Train, Loss], generator: torch.Generator, path: Path
+    model: JEPA,
+    frozen: JEPA,
+    pairs: Encoded,
+    settings: tuple[Train, Loss],
+    generator: torch.Generator,
+    path: Path,
 ) -> Curve:
-    """Train all but the encoders, which become those of `frozen` and encode their pool of pairs once."""
+    """Train all but the encoders, which become those of `frozen`, on the pairs that these have encoded."""
     for name in ("encoder_x", "encoder_y"):
-        try:
-            getattr(model, name).load_state_dict(getattr(frozen, name).state_dict())
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{name}: expected the shape of the frozen variant's, found another ({reason})") from error
-    pool = build.encoded(frozen, source, settings[0].pool, generator)
+        _take(getattr(model, name), getattr(frozen, name), name)
+    pool = build.pool(*(part.to(generator.device) for part in (pairs.pool.x, pairs.pool.y, pairs.pool.a)))
+    generator.set_state(pairs.state)
     curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"))
     save(path, {"model": model.state_dict()})
     return curve
+
+
+def _encoded(parent: Run, config: Config, held_out: HeldOut, task: Task) -> Encoded:
+    """Return what the encoders of a run make of the pairs that all runs built on it learn from and are measured on."""
+    counts = [config.train.pool, config.measure.samples]
+    drawn = [config.world.flat(), config.context, config.told, config.device, task.seed]
+    deciding = [*drawn, *counts, _source(*MEASURING)]
+    path = parent.folder / f"encoded-{_fingerprint(deciding, verify(task.held_out)['files'])}.pt"
+    if not path.is_file():
+        made = encoded(config, trained(parent), held_out, task.seed)
+        save(path, {"model": {}, **packed(made)})
+    return unpacked(load_checkpoint(path))
+
+
+def _take(model: nn.Module, other: nn.Module, name: str = "start") -> None:
+    """Give a module the weights of another one. Raises: ValueError if names or shapes do not fit."""
+    try:
+        model.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        what = "expected the shape of the variant it is built on, found another"
+        raise ValueError(f"{name}: {what} ({reason})") from error
 
 
 def _read(record: Path) -> dict[str, Any]:
@@ -204,11 +206,6 @@ def _read(record: Path) -> dict[str, Any]:
         raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
 
 
-def _identity(task: Task) -> str:
-    """Return the fingerprint of all that a task without frozen encoders asks for."""
-    return fingerprint(task.name, to_dict(task.config), task.seed, str(task.held_out))
-
-
 def _folder(task: Task, store: Path) -> Path:
     """Return where a run is kept."""
     return store / _training_key(task)
@@ -217,13 +214,18 @@ def _folder(task: Task, store: Path) -> Path:
 def _training_key(task: Task) -> str:
     """Return the fingerprint of all that decides the weights."""
     settings = {key: value for key, value in to_dict(task.config).items() if key != "measure"}
-    frozen = [] if task.frozen is None else [_training_key(task.frozen)]
-    return fingerprint(settings, task.seed, _source(*MEASURING), torch.__version__, *frozen)
+    older = [] if task.parent is None else [task.frozen is None, _training_key(task.parent)]
+    return _fingerprint(settings, task.seed, _source(*MEASURING), torch.__version__, *older)
 
 
 def _measuring_key(task: Task) -> str:
     """Return the fingerprint of all that decides the measurements on given weights."""
-    return fingerprint(to_dict(task.config)["measure"], verify(task.held_out)["files"], _source(*BESIDE))
+    return _fingerprint(to_dict(task.config)["measure"], verify(task.held_out)["files"], _source(*BESIDE))
+
+
+def _fingerprint(*parts: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of the parts written as canonical JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @cache
@@ -235,10 +237,3 @@ def _source(*left_out: str) -> str:
         if name.parts[0] not in left_out:
             total.update(name.as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return total.hexdigest()
-
-
-def _one_thread() -> None:
-    """Keep a worker to one thread, which on small models beats two threads in one process, and to its parent's life."""
-    die_with_parent()
-    keep_memory()
-    torch.set_num_threads(1)

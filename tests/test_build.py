@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, generator
 from scipy import stats
 
 from jepa import build
@@ -49,7 +49,9 @@ def test_kind_that_does_not_exist_is_named_with_those_that_do(part, known):
 
 
 def test_only_the_target_encoder_can_be_shared():
-    with pytest.raises(ValueError, match="encoder_x: expected one of convolutional, identity, mlp, found 'shared'"):
+    with pytest.raises(
+        ValueError, match="encoder_x: expected one of convolutional, coupling, identity, mlp, found 'shared'"
+    ):
         build.model(configure(JOINT, {"encoder_x": "shared"}), seed=0)
 
 
@@ -119,10 +121,9 @@ def test_shared_encoder_is_one_module_with_one_expander():
 
 def test_source_is_that_of_the_world_and_for_an_auto_encoder_shows_the_target_twice():
     config = configure({"world.dimension": 3})
-    world, generator = build.world(config), torch.Generator
-    pairs = world.sample(8, generator().manual_seed(5))
-    plain = build.source(config, world)(8, generator().manual_seed(5))
-    twice = build.source(configure({"context": "y"}, base=config), world)(8, generator().manual_seed(5))
+    world = build.world(config)
+    pairs, plain = world.sample(8, generator(5)), build.source(config, world)(8, generator(5))
+    twice = build.source(configure({"context": "y"}, base=config), world)(8, generator(5))
     assert torch.equal(plain.x, pairs.x) and torch.equal(plain.y, pairs.y)
     assert torch.equal(twice.x, pairs.y) and torch.equal(twice.y, pairs.y) and not torch.equal(twice.x, pairs.x)
 
@@ -153,15 +154,10 @@ def test_random_features_are_those_of_each_representation_and_never_trained():
     assert shared.expander_x is shared.expander_y
 
 
-def drawn(seed: int = 0) -> torch.Generator:
-    """Return a generator."""
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.mark.parametrize("inference", ["minimize", NETWORK])
 def test_head_is_the_model_behind_its_encoders(inference):
     config = configure(JOINT, {"inference": inference})
-    model, pairs = build.model(config, seed=0).eval(), build.world(config).sample(6, drawn())
+    model, pairs = build.model(config, seed=0).eval(), build.world(config).sample(6, generator())
     head, s = build.head(model), model.encode(pairs.x, pairs.y)
     assert torch.equal(head.infer(*s).value, model.infer(pairs.x, pairs.y).value)
     assert torch.equal(head.infer(*s).argmin, model.infer(pairs.x, pairs.y).argmin)
@@ -176,64 +172,90 @@ def test_training_the_head_trains_the_model_but_for_its_encoders(inference):
     config = configure(JOINT, {"inference": inference, "train": {"steps": 4, "batch": 8}, "loss.variance": 1.0})
     model = build.model(config, seed=0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pool = build.encoded(model, build.source(config, build.world(config)), 32, drawn())
-    fit(build.head(model), pool, (config.train, config.loss), drawn(1))
+    pairs = build.world(config).sample(32, generator())
+    with torch.no_grad():
+        pool = build.pool(*model.encode(pairs.x, pairs.y))
+    fit(build.head(model), pool, (config.train, config.loss), generator(1))
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == name.startswith("encoder"), name
 
 
-class Noisy(torch.nn.Module):
-    """An encoder that is another function while it is trained."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x) + self.training
-
-
-def pool(count: int, seed: int = 0):
-    """Return a source of encoded pairs, all that it may draw, and how many pairs were asked for each time."""
-    model, world, asked = build.model(configure(JOINT), seed=0), build.world(configure(JOINT)), []
-    model.encoder_x = Noisy(model.encoder_x)
-
-    def sample(count: int, generator: torch.Generator):
-        asked.append(count)
-        pairs = world.sample(count, generator)
-        return pairs._replace(a=pairs.x * 3)  # an action by which a pair is known again
-
-    made, generator = build.encoded(model, sample, count, drawn(seed)), drawn(seed)
-    parts = [sample(part, generator) for part in list(asked)]
-    del asked[len(parts) :]
-    x, y, a = (torch.cat([getattr(part, name) for part in parts]) for name in "xya")
-    with torch.no_grad():
-        return made, (model.encoder_x.inner(x), a, model.encoder_y(y)), asked
-
-
-@pytest.mark.parametrize("count", [1, 40, 256, 600])
-def test_pool_is_pairs_encoded_once_and_drawn_whole(count):
-    draw, everything, asked = pool(count)
-    assert sum(asked) == count
-    found = draw(3000, drawn(1))
-    assert len(asked) == math.ceil(count / 256) and found.factors == {}  # nothing was sampled to draw
-    rows = (found.a.unsqueeze(1) == everything[1]).all(2).long()
-    assert (rows.sum(1) == 1).all()  # each is one of the pairs …
-    for name, all_values in zip(("x", "a", "y"), everything, strict=True):  # … with all that belongs to it
-        torch.testing.assert_close(getattr(found, name), all_values[rows.argmax(1)])
-        assert not getattr(found, name).requires_grad
+@pytest.mark.parametrize("count", [1, 40, 600])
+def test_pool_is_given_pairs_drawn_whole(count):
+    x, y, a = (torch.rand(count, width, generator=generator(width)) for width in (3, 2, 1))
+    found = build.pool(x, y, a)(3000, generator(1))
+    rows = (found.a == a[:, 0]).long()
+    assert (rows.sum(1) == 1).all() and found.factors == {}  # each is one of the pairs …
+    for name, everything in zip("xay", (x, a, y), strict=True):  # … with all that belongs to it
+        assert torch.equal(getattr(found, name), everything[rows.argmax(1)])
     assert stats.chisquare(rows.sum(0)).pvalue > 0.001 if count > 1 else rows.sum() == 3000  # with replacement
+    assert build.pool(x, y)(5, generator()).a.shape == (5, 0)
 
 
-def test_pool_and_draws_are_decided_by_their_generators():
-    (draw, everything, _), (again, same, _), (_, another, _) = pool(20), pool(20), pool(20, seed=5)
-    assert all(torch.equal(one, two) for one, two in zip(everything, same, strict=True))
-    assert not torch.equal(everything[0], another[0])
-    before, generator = torch.get_rng_state(), drawn(3)
-    first, second = draw(8, generator), draw(8, generator)
-    assert torch.equal(first.x, again(8, drawn(3)).x) and torch.equal(first.y, again(8, drawn(3)).y)
-    assert not torch.equal(first.x, second.x) and not torch.equal(first.x, draw(8, drawn(4)).x)
-    assert torch.equal(torch.get_rng_state(), before)
+def test_draws_from_a_pool_are_decided_by_their_generator():
+    draw, before, drawn = build.pool(*torch.rand(2, 20, 3, generator=generator())), torch.get_rng_state(), generator(3)
+    first, second = draw(8, drawn), draw(8, drawn)
+    assert torch.equal(first.x, draw(8, generator(3)).x) and not torch.equal(first.x, draw(8, generator(4)).x)
+    assert not torch.equal(first.x, second.x) and torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("count", [1, 256, 257, 700])
+def test_portions_are_as_many_pairs_as_asked_for(count):
+    sizes = []
+    sample = lambda size, _: sizes.append(size) or size  # noqa: E731
+    assert list(build.portions(sample, count, generator())) == sizes
+    assert sum(sizes) == count and max(sizes) <= 256 and len(sizes) == math.ceil(count / 256)
+
+
+TOLD = {"world": {"name": "plane", "modes": 3}, "told": ["mode", "offset"]}
+
+
+def test_predictor_is_told_factors_as_its_action():
+    config = configure(JOINT, TOLD)
+    world, model = build.world(config), build.model(config, seed=0)
+    assert model.predictor.action == 1 + 2 and build.model(configure(JOINT), seed=0).predictor.action == 0
+    pairs, plain = build.source(config, world)(8, generator(5)), world.sample(8, generator(5))
+    assert torch.equal(pairs.x, plain.x) and torch.equal(pairs.y, plain.y)
+    assert pairs.a.dtype == torch.float and torch.equal(pairs.a[:, :1], plain.factors["mode"].float())
+    assert torch.equal(pairs.a[:, 1:], plain.factors["offset"]) and torch.equal(
+        pairs.a, build.told(config, plain.factors)
+    )
+    twice = build.source(configure({"context": "y"}, base=config), world)(8, generator(5))
+    assert torch.equal(twice.x, plain.y) and torch.equal(twice.a, pairs.a)
+    s = model.encode(pairs.x, pairs.y)
+    assert not torch.equal(model.minimum(s, pairs.a).value, model.minimum(s, pairs.a.roll(1, 0)).value)
+
+
+def test_nothing_told_is_of_no_width():
+    pairs = build.world(configure()).sample(8, generator())
+    assert build.told(configure(), pairs.factors).shape == (8, 0)
+
+
+def test_factor_that_cannot_be_told_is_named():
+    config = configure(JOINT, TOLD, {"told": ["mood"]})
+    with pytest.raises(ValueError, match="^told: expected one of mode, offset, x, found 'mood'; did you mean 'mode'"):
+        build.model(config, seed=0)
+    with pytest.raises(ValueError, match="^told: expected one of"):
+        build.source(config, build.world(config))(4, generator())
+
+
+@pytest.mark.parametrize("name", ["plane", "fork"])
+def test_watch_is_told_all_that_the_world_can_tell(name, monkeypatch):
+    monkeypatch.setattr(build, "Watch", lambda *given: given)
+    config = configure({"world": name, "told": ["mode" if name == "plane" else "branch"]})
+    world, before = build.world(config), torch.get_rng_state()
+    _, pairs, targets, plausible = build.watch(config, world, None, count=300)
+    known = [key for key, label in world.factor_labels.items() if label == "predictable"]
+    assert torch.equal(targets, torch.cat([pairs.factors[key] for key in known], 1)) and len(pairs.x) == 300
+    assert torch.equal(pairs.a, build.told(config, pairs.factors)) and pairs.a.shape == (300, 1)
+    again = build.watch(config, world, None, count=300)
+    assert torch.equal(pairs.x, again[1].x) and torch.equal(torch.get_rng_state(), before)
+    if name == "plane":
+        assert plausible is None
+        return
+    taken, ways = world.positions(pairs.factors)[:, world.frames :], world.futures(pairs.factors)
+    near = [min(float((way - taken[(n + 1) % 300]).square().sum(1).mean()) for way in ways[n]) <= 1 for n in range(300)]
+    assert plausible.tolist() == near and 0 < sum(near) < 150
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_measure_that_does_not_exist_is_named_with_those_that_do():
     config, world, held_out = subject({"measure.names": ["arae"]})
     model = hand_built(codebook(world, 0), Discrete(1))
     with pytest.raises(
-        ValueError, match="measure.names: expected one of area, branches, codes, .*found 'arae'.*mean 'area'"
+        ValueError, match="measure.names: expected one of amortization, area, branches, .*found 'arae'.*mean 'area'"
     ):
         measure(config, model, held_out, seed=0)
 

@@ -45,7 +45,7 @@ RULES = {
     ("M4", "frozen_targets_over_discrete_latent", "error_ratio"): [(">=", 3)],
     ("C1", "fork_without_criteria_1_and_2", "contrast"): [("<=", 0.01)],
     ("C5", "crossing_full", "probe_r2"): [(">=", 0.9)],
-    ("L2", "vector_quantized", "perplexity_per_future"): [(">=", 0.9), ("<=", 1.5)],
+    ("L2", "four_vector_quantized", "perplexity_per_future"): [(">=", 0.9), ("<=", 1.5)],
     ("L5", "sparse", "rank_correlation"): [("<=", -0.9)],
     ("L7", "lista_over_fista", "depth_ratio"): [("<=", 1 / 5)],
     ("V1", "vicreg", "mean_absolute_correlation"): [("<=", 0.03)],

@@ -1,119 +1,24 @@
-"""Runs: the same whoever does them, in whatever order; never done twice; a failure keeps what is finished."""
+"""Runs: a function of configuration and seed, never done twice; one built on another begins where that ended."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, changed, child_of, encoders, generator, same, stamps, state, successor_of
 
 from jepa import build, data, runs
-from jepa.config import Part, configure
-from jepa.model import JEPA
-from jepa.runs import Task, execute, execute_all, trained
+from jepa.config import Part
+from jepa.runs import execute, identity, trained
 from jepa.train import fit
-from jepa.worlds.pairs import Pairs
-from jepa.worlds.plane import Plane
-
-SMALL = {
-    "latent": {"name": "low_dimensional", "size": 2, "starts": 4, "steps": 2},
-    "encoder_y": {"name": "mlp", "outputs": 3, "hidden": [8]},
-    "predictor": {"hidden": [8]},
-    "train": {"steps": 8, "batch": 8},
-    "measure": {"names": ["area", "volume"], "contexts": 1, "grid": 8, "chains": 64, "moves": 4},
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Keep the tests' own process to one thread, like a worker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def held_out(tmp_path_factory):
-    """Return the folder of a small held-out set."""
-    folder = tmp_path_factory.mktemp("data") / "places"
-    data.write(folder, Part("plane"), 64, seed=1)
-    return folder
-
-
-@pytest.fixture
-def task(held_out):
-    """Return a small run that is asked for."""
-    return Task("tiny", configure(SMALL), 3, held_out)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Return a list that grows with every batch that is drawn for training."""
-    batches, sample = [], Plane.sample
-
-    def watched(world, count, generator):
-        batches.append(count)
-        return sample(world, count, generator)
-
-    monkeypatch.setattr(Plane, "sample", watched)
-    return batches
-
-
-def state(run) -> dict[str, torch.Tensor]:
-    """Return the weights that a run stored."""
-    return torch.load(run.folder / "checkpoint.pt", weights_only=True)["model"]
-
-
-def stamps(store) -> dict:
-    """Return when each file of a store was last written."""
-    return {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
-
-
-def changed(task, **diff):
-    """Return a task with settings changed."""
-    return task._replace(config=configure(diff, base=task.config))
-
-
-def child_of(task, **diff):
-    """Return a task that keeps the encoders of another one."""
-    diff = {"train": {"rate": 0.01, "pool": 48}, "latent": {"name": "discrete", "size": 3}, **diff}
-    return changed(task, **diff)._replace(name="child", frozen=task)
-
-
-def encoders(run):
-    """Return the weights of the encoders that a run stored."""
-    return {name: value for name, value in state(run).items() if name.startswith("encoder_")}
-
-
-def same(one, two):
-    """Return whether two states are the same to the bit."""
-    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """Let the pool be one of threads, which start at once and can be watched."""
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
-
-
-def test_results_do_not_depend_on_who_does_them_nor_on_the_order(task, tmp_path):
-    other = changed(task, latent="none")._replace(name="other")
-    tasks, ended = [t._replace(seed=seed) for t in (task, other) for seed in (0, 1)], []
-    tasks.insert(1, child_of(tasks[0]))
-    pooled = execute_all(tasks, tmp_path / "pooled", workers=2, progress=ended.append)
-    alone = [execute(t, tmp_path / "alone") for t in reversed(tasks)][::-1]
-    assert [run.task for run in pooled] == tasks and sum(ended) == len(tasks)
-    for one, two in zip(pooled, alone, strict=True):
-        assert one.rows == two.rows and one.curve == two.curve and one.folder.name == two.folder.name
-        assert all(torch.equal(value, state(two)[name]) for name, value in state(one).items())
-        assert "jepa.train" in one.modules and not any(name.startswith("jepa.lab") for name in one.modules)
-    assert len({run.folder for run in pooled}) == len({str(run.rows) for run in pooled}) == len(tasks)
+from jepa.watch import CollapseWarning, Watch
 
 
 def test_finished_run_is_not_repeated(task, tmp_path, drawn):
@@ -224,111 +129,6 @@ def test_trained_model_infers_as_it_was_measured_on_the_cpu(task, tmp_path):
         assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
 
 
-class Fatal(str):
-    """A name that kills the process which unpickles it, as the system does when memory runs out."""
-
-    def __reduce__(self):
-        return os._exit, (9,)
-
-
-def test_killed_worker_is_an_error_and_finished_runs_are_kept(task, tmp_path):
-    fatal = task._replace(name=Fatal("fatal"), seed=4)
-    with pytest.raises(RuntimeError, match="a worker process was killed.*finished runs are kept, run again to go on"):
-        execute_all([task, fatal], tmp_path, workers=1)
-    (record,) = tmp_path.rglob("measured-*.json")
-    assert json.loads(record.read_text())["seed"] == 3
-    before = stamps(tmp_path)
-    assert execute(task, tmp_path).task == task and stamps(tmp_path) == before
-
-
-def test_first_failure_stops_the_rest_and_keeps_what_is_finished(task, tmp_path):
-    bad = task._replace(name="bad", seed=7, held_out=tmp_path / "lost")
-    rest = [changed(task, **{"train.steps": 200})._replace(seed=seed) for seed in range(12)]
-    with pytest.raises(ValueError, match="^bad, seed 7: data: expected lost/manifest.json"):
-        execute_all([task, bad, *rest], tmp_path / "store", workers=1)
-    seeds = [json.loads(file.read_text())["seed"] for file in (tmp_path / "store").rglob("*.json")]
-    assert 3 in seeds and len(seeds) < 6
-
-
-def test_pool_needs_a_worker(task, tmp_path):
-    with pytest.raises(ValueError, match="workers: expected at least 1, found 0"):
-        execute_all([task], tmp_path, workers=0)
-
-
-def test_child_keeps_the_encoders_of_its_parent_to_the_bit(task, tmp_path, drawn):
-    child = execute(child_of(task), tmp_path)
-    assert drawn == [8] * 8 + [48]  # the parent's batches, then the pool
-    parent = execute(task, tmp_path)
-    assert len(drawn) == 9 and parent.folder != child.folder
-    fresh = build.model(child.task.config, 3)
-    assert len(encoders(child)) == 4 and same(encoders(child), encoders(parent))
-    assert not torch.equal(state(child)["encoder_y.layers.0.weight"], fresh.encoder_y.layers[0].weight)
-    assert not torch.equal(state(child)["predictor.first.weight"], fresh.predictor.first.weight)
-    assert trained(child).latent.width == 3 and child.curve["step"] == list(range(1, 9))
-    kept = trained(child).eval().encoder_y(torch.ones(1, 2))
-    assert torch.equal(kept, trained(parent).encoder_y(torch.ones(1, 2)))
-
-
-def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path):
-    child = execute(child_of(task, train={"rate": 0.02, "pool": 700}), tmp_path)
-    parent, config, generator = trained(execute(task, tmp_path)), child.task.config, torch.Generator().manual_seed(3)
-    world, model = build.world(config), build.model(config, 3)
-    pairs = [world.sample(count, generator) for count in (256, 256, 188)]  # 256 at a time
-    with torch.no_grad():
-        pool = [torch.cat([encode(part) for part in side]) for encode, side in (
-            (parent.encoder_x, [pair.x for pair in pairs]), (parent.encoder_y, [pair.y for pair in pairs])
-        )]  # fmt: skip
-
-    def sample(count, generator):
-        rows = torch.randint(700, (count,), generator=generator)
-        return Pairs(pool[0][rows], torch.zeros(count, 0), pool[1][rows], {})
-
-    behind = JEPA(torch.nn.Identity(), torch.nn.Identity(), model.predictor, model.latent)
-    curve = fit(behind, sample, (config.train, config.loss), generator)
-    assert child.curve == {"step": curve.steps, **curve.terms}
-    found = {name: value for name, value in state(child).items() if name.startswith("predictor.")}
-    assert same(found, {f"predictor.{name}": value for name, value in model.predictor.state_dict().items()})
-
-
-def test_parent_is_trained_once_whoever_asks(task, tmp_path, drawn, threads):
-    other = child_of(task, latent={"name": "discrete", "size": 2})._replace(name="other")
-    for number, asked in enumerate(([child_of(task), other], [child_of(task), task, other], [other, task])):
-        ended, store = [], tmp_path / str(number)
-        drawn.clear()
-        found = execute_all(asked, store, progress=ended.append)
-        assert [run.task for run in found] == asked and ended == [1] * len(asked)
-        children = sum(one.frozen is not None for one in asked)
-        assert sorted(drawn) == [8] * 8 + [48] * children
-        before = stamps(store)
-        again = execute_all(asked, store, progress=ended.append)
-        assert [run.rows for run in again] == [run.rows for run in found] and sum(ended) == 2 * len(asked)
-        assert stamps(store) == before and len(drawn) == 8 + children
-        assert len(list(store.iterdir())) == 1 + children
-
-
-def test_child_waits_for_its_own_parent(task, tmp_path, drawn, threads):
-    slow = changed(task, **{"train.steps": 60})
-    asked = [child_of(slow), task._replace(seed=9), child_of(task)]
-    found = execute_all(asked, tmp_path, workers=2)
-    assert [run.task for run in found] == asked and sorted(drawn) == [8] * (60 + 8 + 8) + [48, 48]
-
-
-def test_runs_that_differ_in_the_measuring_only_are_told_apart(task, tmp_path, threads):
-    finer = changed(task, **{"measure.epsilon": 0.5})._replace(name="finer")
-    asked = [task, finer, child_of(finer), task._replace(name="the same under another name")]
-    found = execute_all(asked, tmp_path)
-    assert [run.task for run in found] == asked
-    assert found[0].rows == found[3].rows != found[1].rows and found[0].folder == found[1].folder
-
-
-def test_every_seed_keeps_the_encoders_of_its_own(task, tmp_path, threads):
-    asked = [child_of(task._replace(seed=seed)) for seed in (1, 2)]
-    found = execute_all(asked, tmp_path, workers=1)
-    parents = [execute(child.frozen, tmp_path) for child in asked]
-    assert all(same(encoders(run), encoders(parent)) for run, parent in zip(found, parents, strict=True))
-    assert not same(encoders(found[0]), encoders(found[1]))
-
-
 @pytest.mark.parametrize("diff, same_run", [
     ({"train.rate": 0.05}, False), ({"train.steps": 9}, False), ({"seed": 4}, False), ({"measure.epsilon": 0.5}, True),
 ], ids=str)  # fmt: skip
@@ -340,40 +140,108 @@ def test_child_is_another_one_if_its_parent_is(task, tmp_path, diff, same_run):
     assert execute(child._replace(frozen=None), tmp_path).folder not in (one.folder, two.folder)
 
 
-def test_child_cut_behind_its_training_is_the_same_child(task, tmp_path, drawn, monkeypatch):
-    whole = execute(child_of(task), tmp_path / "whole")
+@pytest.mark.parametrize("build_on", [child_of, successor_of])
+def test_task_is_told_apart_by_all_that_it_asks_for(task, build_on):
+    one = build_on(task)
+    others = [task, child_of(task), successor_of(task), build_on(one), build_on(task._replace(seed=4))]
+    others += [one._replace(seed=4), one._replace(name="other"), one._replace(held_out=Path("elsewhere"))]
+    others += [changed(one, **{"measure.epsilon": 0.5}), one._replace(frozen=None, start=None)]
+    keys = {identity(other) for other in others}
+    assert len(keys) == len(others) and identity(one) in keys
+    assert identity(build_on(task)) == identity(one) and one.parent == task and task.parent is None
+
+
+def test_training_begins_with_the_weights_of_the_parent(task, tmp_path, drawn):
+    untrained = execute(successor_of(task, **{"train.steps": 0}), tmp_path)
+    parent = execute(task, tmp_path)
+    assert drawn == [8] * 8 and same(state(untrained), state(parent)) and untrained.folder != parent.folder
+    assert untrained.rows == parent.rows and untrained.curve["step"] == []
+    fresh = build.model(task.config, 3).state_dict()
+    assert not torch.equal(fresh["predictor.first.weight"], state(parent)["predictor.first.weight"])
+
+
+def test_training_goes_on_from_the_parents_weights_with_draws_of_its_own(task, tmp_path):
+    successor = execute(successor_of(task, **{"train.rate": 0.02}), tmp_path)
+    model, config = trained(execute(task, tmp_path)), successor.task.config
+    curve = fit(model, build.world(config).sample, (config.train, config.loss), generator(3))
+    assert successor.curve == {"step": curve.steps, **curve.terms} and same(state(successor), model.state_dict())
+
+
+def test_network_that_the_parent_is_not_measured_with_is_handed_on_all_the_same(task, tmp_path):
+    network = {"inference": {"name": "amortized", "features": 3, "hidden": 8}, "measure.minimize": True}
+    parent = changed(task, **network)
+    untrained = execute(successor_of(parent, **{"train.steps": 0}), tmp_path)
+    assert trained(untrained).inference is None and any(name.startswith("inference.") for name in state(untrained))
+    assert same(state(untrained), state(execute(parent, tmp_path)))
+
+
+def test_frozen_and_start_are_two_ways_of_being_built_on_a_run(task, tmp_path):
+    frozen, start = (execute(task._replace(**{link: task}), tmp_path) for link in ("frozen", "start"))
+    assert frozen.folder != start.folder and same(encoders(frozen), encoders(execute(task, tmp_path)))
+    assert not same(encoders(start), encoders(frozen))
+
+
+def test_weights_that_do_not_fit_are_named(task, tmp_path):
+    wide = successor_of(task, **{"predictor.hidden": [9]})
+    with pytest.raises(ValueError, match="^successor, seed 3: start: expected the shape of the variant it is built on"):
+        execute(wide, tmp_path)
+    other = child_of(task, encoder_y={"outputs": 4})
+    with pytest.raises(ValueError, match="^child, seed 3: encoder_y: expected the shape of the variant it is built on"):
+        execute(other, tmp_path)
+
+
+def test_cut_successor_is_the_same_successor(task, tmp_path, monkeypatch):
+    whole = execute(successor_of(task), tmp_path / "whole")
 
     def cut(*arguments):
         raise KeyboardInterrupt
 
-    for place in ((runs, "save"), (runs.evaluate, "measure")):
-        store = tmp_path / place[1]
-        execute(task, store)
-        with monkeypatch.context() as patch:
-            patch.setattr(*place, cut)
-            with pytest.raises(KeyboardInterrupt):
-                execute(child_of(task), store)
-        again = execute(child_of(task), store)
-        assert again.rows == whole.rows and again.curve == whole.curve and same(state(again), state(whole))
+    execute(task, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.evaluate, "measure", cut)
+        with pytest.raises(KeyboardInterrupt):
+            execute(successor_of(task), tmp_path / "cut")
+    again = execute(successor_of(task), tmp_path / "cut")
+    assert again.rows == whole.rows and again.curve == whole.curve and same(state(again), state(whole))
 
 
-def test_failing_parent_is_named_and_its_children_are_not_begun(task, tmp_path, drawn, threads):
-    bad = task._replace(name="parent", held_out=tmp_path / "lost")
-    child = child_of(bad)._replace(held_out=task.held_out)
-    with pytest.raises(ValueError, match="^child, seed 3: parent, seed 3: data: expected lost/manifest.json"):
-        execute(child, tmp_path / "one")
-    with pytest.raises(ValueError, match="^parent, seed 3: data: expected lost/manifest.json"):
-        execute_all([child, child._replace(name="other")], tmp_path / "all")
-    assert not drawn and not list(tmp_path.rglob("*.json"))
+def test_watch_measures_in_units_of_the_untrained_model(task, tmp_path):
+    watched = changed(task, **{"train.watch": 2})
+    run = execute(successor_of(watched), tmp_path)
+    config, parent = run.task.config, execute(watched, tmp_path)
+    world = build.world(config)
+    unit: Watch = build.watch(config, world, build.model(config, 3))
+    assert run.looks["step"][0] == parent.looks["step"][0] == 0 and len(run.looks["step"]) > 2
+    assert parent.looks["spread"][0] == 1 != run.looks["spread"][0]
+    first = unit.look(trained(parent))._asdict()
+    assert {name: values[0] for name, values in run.looks.items() if name != "step"} == pytest.approx(first)
+    assert run.looks.keys() == {"step", *first} and run.looks["spread"][0] == pytest.approx(parent.looks["spread"][-1])
 
 
-def test_failing_child_is_named(task, tmp_path, threads):
-    child = child_of(task, latent={"name": "none", "size": 3})
-    with pytest.raises(ValueError, match="^child, seed 3: latent: option of 'none'"):
-        execute_all([child], tmp_path)
-    other = child_of(task, encoder_y={"outputs": 4})
-    with pytest.raises(ValueError, match="^child, seed 3: "):  # its encoders are none that it could keep
-        execute(other, tmp_path)
+def test_looking_changes_nothing_and_none_is_none(task, tmp_path):
+    plain, watched = execute(task, tmp_path), execute(changed(task, **{"train.watch": 3}), tmp_path)
+    assert plain.folder != watched.folder and same(state(plain), state(watched)) and plain.rows == watched.rows
+    assert plain.looks == {"step": []} and plain.warnings == watched.warnings == []
+
+
+COLLAPSES = {
+    "encoder_x": {"name": "mlp", "outputs": 3, "hidden": [8]},
+    "latent": "none",
+    "train": {"steps": 400, "batch": 64, "rate": 0.01, "watch": 4},
+    "measure.names": [],
+}
+
+
+def test_training_that_collapses_says_so_in_its_run(task, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollapseWarning)  # kept with the run, told to nobody else
+        run = execute(changed(task, **COLLAPSES), tmp_path)
+    (sentence,) = run.warnings
+    assert "criteria 1 and 2 are missing" in sentence and run.looks["contrast"][-1] < 0.01
+    assert execute(run.task, tmp_path).warnings == run.warnings
+    healthy = execute(changed(run.task, **{"loss": {"variance": 5.0, "covariance": 1.0}}), tmp_path)
+    assert healthy.warnings == [] and healthy.looks["spread"][-1] > 0.1
+    assert all(math.isfinite(value) for values in run.looks.values() for value in values)
 
 
 IMPORTS = """

@@ -1,4 +1,6 @@
-"""Variants: a variant that keeps another one's encoders takes over its settings, and mistakes are named by file."""
+"""Variants: what is built on another variant takes over its settings, one file may serve several worlds, and mistakes
+are named by file.
+"""
 
 from __future__ import annotations
 
@@ -73,14 +75,111 @@ def test_either_may_say_nothing_of_its_own(folder):
     assert read(folder)["child"].config == configure({"world": SETS["plane/one"]["world"]})
 
 
-def test_settings_are_taken_over_without_the_encoders_from_a_variant_on_other_data(folder):
+@pytest.mark.parametrize("link", ["base", "frozen", "start"])
+def test_variant_may_be_built_on_one_of_other_data(folder, link):
     kept = {key: CHILD[key] for key in ("claim", "config")}
-    write(folder / "child.yaml", {**kept, "data": "plane/two", "base": "parent"})
+    write(folder / "child.yaml", {**kept, "data": "plane/two", link: "parent"})
     child = read(folder)["child"]
     (task,) = tasks(read(folder), [child], [0], Path)
-    assert child.frozen == "" and task.frozen is None
+    assert (child.frozen, child.start) == ("parent" * (link == "frozen"), "parent" * (link == "start"))
+    assert task.held_out == Path("plane/two") and (task.parent is None) == (link == "base")
+    assert task.parent is None or task.parent.held_out == Path("plane/one")
     world = {"world": SETS["plane/two"]["world"]}
     assert child.config == configure(world, PARENT["config"], CHILD["config"])
+
+
+def test_start_is_a_variant_whose_weights_training_begins_with(folder):
+    write(folder / "child.yaml", {**{key: CHILD[key] for key in ("claim", "data", "config")}, "start": "parent"})
+    variants = read(folder)
+    parent, child = variants["parent"], variants["child"]
+    assert (child.start, child.frozen) == ("parent", "") and child.config == configure(
+        CHILD["config"], base=parent.config
+    )
+    asked = tasks(variants, [child, parent], [3], Path)
+    assert asked[0].start == asked[0].parent == asked[1] and asked[0].frozen is None and asked[1].parent is None
+
+
+def chain(folder):
+    """Write a chain of four: each takes over the settings of the one before it, and says one of its own."""
+    for name, link, change in (
+        ("second", {"start": "parent"}, {"train.rate": 0.25}),
+        ("third", {"frozen": "second"}, {"train.decay": 0.125}),
+        ("fourth", {"base": "third"}, {"train.clip": 3.0}),
+    ):
+        write(folder / f"{name}.yaml", {"claim": "E1", "data": "plane/one", "config": change, **link})
+
+
+def test_chain_of_links_takes_over_all_settings_and_the_nearest_weights(folder):
+    chain(folder)
+    variants = read(folder)
+    first, second, third, fourth = (variants[name] for name in ("parent", "second", "third", "fourth"))
+    expected = first.config
+    for diff, variant in (({"rate": 0.25}, second), ({"decay": 0.125}, third), ({"clip": 3.0}, fourth)):
+        expected = configure({"train": diff}, base=expected)
+        assert variant.config == expected
+    assert [(v.frozen, v.start) for v in (first, second, third)] == [("", ""), ("", "parent"), ("second", "")]
+    assert (fourth.frozen, fourth.start) == ("second", "")  # what it is built on is what its base is built on
+    (task,) = tasks(variants, [fourth], [5], Path)
+    assert (task.name, task.frozen.name, task.frozen.start.name) == ("fourth", "second", "parent")
+    assert task.frozen.start.parent is None and {one.seed for one in (task, task.frozen, task.frozen.start)} == {5}
+
+
+SEVERAL = {"one": "plane/one", "two": "plane/two"}
+
+
+def test_one_file_makes_a_variant_for_each_of_several_held_out_sets(folder):
+    only = {"two": {"train.rate": 0.125, "train.batch": 16}}
+    write(folder / "parent.yaml", {**PARENT, "data": SEVERAL, "only": only})
+    write(folder / "child.yaml", {**CHILD, "data": SEVERAL})
+    variants = read(folder)
+    assert set(variants) == {f"{prefix}_{stem}" for prefix in SEVERAL for stem in ("parent", "child")}
+    for prefix, data in SEVERAL.items():
+        parent, child = variants[f"{prefix}_parent"], variants[f"{prefix}_child"]
+        assert {parent.data, child.data} == {data} and (parent.frozen, child.frozen) == ("", f"{prefix}_parent")
+        world = {"world": SETS[data]["world"]}
+        assert parent.config == configure(world, PARENT["config"], only.get(prefix, {}))
+        assert child.config == configure(CHILD["config"], base=parent.config)
+
+
+def test_levels_and_links_hold_for_each_of_several_sets(folder):
+    write(folder / "parent.yaml", {**PARENT, "data": SEVERAL})
+    for link in ("base", "frozen", "start"):
+        text = {"claim": "E1", "data": SEVERAL, "levels": {1: {"train.batch": 4}, 2: {"train.batch": 8}}}
+        write(folder / "child.yaml", {**text, link: "parent"})
+        variants = read(folder)
+        for prefix in SEVERAL:
+            for level, batch in ((1, 4), (2, 8)):
+                child = variants[f"{prefix}_child_{level}"]
+                assert child.config.train.batch == batch and child.config.train.steps == 7
+                assert {key: getattr(child, key) for key in ("frozen", "start") if getattr(child, key)} == (
+                    {} if link == "base" else {link: f"{prefix}_parent"}
+                )
+
+
+def test_variants_for_several_sets_may_all_be_built_on_one(folder):
+    write(folder / "child.yaml", {**CHILD, "data": SEVERAL})
+    variants = read(folder)
+    assert set(variants) == {"parent", "one_child", "two_child"}
+    assert {variants[f"{prefix}_child"].frozen for prefix in SEVERAL} == {"parent"}
+    write(folder / "two_parent.yaml", {**PARENT, "data": "plane/two"})  # of its own prefix where there is one
+    assert [read(folder)[f"{prefix}_child"].frozen for prefix in SEVERAL] == ["parent", "two_parent"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"only": {"tow": {}}}, "parent.yaml: only: expected one of one, two, found 'tow'; did you mean 'two'"),
+        ({"data": {"one": "plane/oen"}}, "parent.yaml: data: expected one of plane/one, plane/two, found 'plane/oen'"),
+        ({"data": {"two": "plane/two"}}, "child.yaml: frozen: expected one of .*two_parent, found 'parent'; did you"),
+        ({"only": {"two": {"train.stesp": 1}}}, "[a-z]+.yaml: setting 'train.stesp'.*did you mean 'steps'"),
+    ],
+    ids=str,
+)
+def test_mistakes_with_several_sets_are_named_with_the_file(folder, change, message):
+    write(folder / "parent.yaml", {**PARENT, "data": SEVERAL, **change})
+    write(folder / "child.yaml", {**CHILD, "data": SEVERAL})
+    with pytest.raises(ValueError, match=f"^{message}"):
+        read(folder)
 
 
 def test_child_may_have_levels(folder):
@@ -100,17 +199,25 @@ def test_child_may_have_levels(folder):
         ({"child": {"frozen": "parnt"}}, "child.yaml: frozen: expected one of parent, found 'parnt'; did you mean"),
         ({"child": {"frozen": "child"}}, "child.yaml: frozen: expected one of parent, found 'child'"),
         (
-            {"other": {**CHILD, "frozen": "child"}},
-            "other.yaml: frozen: expected one of parent, found 'child'",
+            {"parent": {"start": "child"}},
+            "child.yaml: frozen: expected one of none, found 'parent'|parent.yaml: start: expected .*, found 'child'",
+        ),
+        (
+            {"parent": {"base": "other"}, "other": {**PARENT, "start": "child"}},
+            "[a-z]+.yaml: (base|start|frozen): expected one of ",
         ),
         (
             {"parent": {"levels": {1: {"latent": "none"}}}, "other": PARENT},
             "child.yaml: frozen: expected one of other, found 'parent'",
         ),
-        ({"child": {"base": "parent"}}, "child.yaml: base, frozen: expected one of the two, found both"),
-        ({"other": {**PARENT, "base": "parnt"}}, "other.yaml: base: expected one of parent, found 'parnt'"),
-        ({"other": {**PARENT, "base": "child"}}, "other.yaml: base: expected one of parent, found 'child'"),
-        ({"child": {"data": "plane/two"}}, "child.yaml: data: expected plane/one as in parent, found plane/two"),
+        ({"child": {"base": "parent"}}, "child.yaml: base, frozen: expected one of them, found 2"),
+        ({"child": {"start": "parent"}}, "child.yaml: frozen, start: expected one of them, found 2"),
+        ({"child": {"base": "parent", "start": "parent"}}, "child.yaml: base, frozen, start: .*, found 3"),
+        (
+            {"other": {**PARENT, "base": "parnt"}},
+            "other.yaml: base: expected one of child, parent, found 'parnt'; did you",
+        ),
+        ({"parent": {"only": {"one": {}}}}, "parent.yaml: only: expected one of none, found 'one'"),
         ({"child": {"config": {"train.stesp": 1}}}, "child.yaml: setting 'train.stesp'.*did you mean 'steps'"),
         ({"child": {"forzen": "parent"}}, "child.yaml: key 'forzen': .*did you mean 'frozen'"),
         ({"parent": {"data": "plane/thre"}}, "parent.yaml: data: expected one of plane/one, plane/two, found"),

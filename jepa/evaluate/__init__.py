@@ -16,11 +16,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from jepa import build
 from jepa.config import Config, Part, make, unknown
 from jepa.data import HeldOut
+from jepa.encoded import Encoded, alternatives, representations
 from jepa.latents.interface import LatentVariable
 from jepa.measures.collapse import reference_energy
 from jepa.model import JEPA, Representations
@@ -30,8 +31,11 @@ MEASURES = {
     **{name: f"jepa.evaluate.landscapes:{name}" for name in ("area", "codes", "volume", "codimension")},
     "information": "jepa.evaluate.landscapes:information",
     **{name: f"jepa.evaluate.futures:{name}" for name in ("collapse", "factors", "branches", "predictions")},
-    **{name: f"jepa.evaluate.futures:{name}" for name in ("invariance",)},
+    **{name: f"jepa.evaluate.futures:{name}" for name in ("context", "invariance")},
     "pixels": "jepa.evaluate.pixels:pixels",
+    **{name: f"jepa.evaluate.latents:{name}" for name in ("modes", "latents", "entries", "wells")},
+    "amortization": "jepa.evaluate.inference:amortization",
+    **{name: f"jepa.evaluate.sparsity:{name}" for name in ("sparsity", "unrolled")},
 }
 
 
@@ -53,32 +57,43 @@ class Subject:
     held_out: HeldOut
     reference: float  # E0, in units of the energy
     generator: Generator
+    encoded: Encoded | None = None  # by frozen encoders, once for all that is built on them
 
     @cached_property
     def seen(self) -> Pairs:
-        """Pairs of the kind the model was trained on, for probes and decoders to learn from."""
+        """Pairs of the kind the model was trained on, for probes and decoders to learn from; those encoded, if any."""
         sample = build.source(self.config, self.world)
-        return joined(list(build.portions(sample, self.config.measure.samples, self.generator)))
+        generator = Generator().manual_seed(self.generator.initial_seed()) if self.encoded else self.generator
+        return joined(list(build.portions(sample, self.config.measure.samples, generator)))
+
+    @property
+    def known(self) -> dict[str, Tensor]:
+        """Factors of the seen pairs."""
+        return (self.encoded or self).seen.factors
 
     @cached_property
     def s(self) -> Representations:
         """Representations of the held-out pairs."""
-        return self._encoded(self.held_out)
+        return self.encoded.held_out if self.encoded else representations(self.model, self.held_out)
 
     @cached_property
     def s_seen(self) -> Representations:
         """Representations of the seen pairs."""
-        return self._encoded(self.seen)
+        return (
+            Representations(self.encoded.seen.x, self.encoded.seen.y)
+            if self.encoded
+            else representations(self.model, self.seen)
+        )
 
-    def _encoded(self, pairs: HeldOut | Pairs) -> Representations:
-        """Return the representations of pairs."""
-        return Representations(encode(self.model.encoder_x, pairs.x), encode(self.model.encoder_y, pairs.y))
+    @cached_property
+    def alternatives(self) -> Tensor:
+        """Representations s_y [N, M, D] of all futures of the first held-out pairs."""
+        return self.encoded.alternatives if self.encoded else alternatives(self.model, self.world, self.held_out)
 
-
-@torch.no_grad()
-def encode(encoder: nn.Module, x: Tensor) -> Tensor:
-    """Return s = Enc(x) [N, D] of x [N, …], a few hundred at a time."""
-    return torch.cat([encoder(part) for part in x.split(build.CHUNK)])
+    @cached_property
+    def a(self) -> Tensor:
+        """Actions of the held-out pairs, [N, A]."""
+        return build.told(self.config, self.held_out.factors)
 
 
 def check(config: Config) -> None:
@@ -92,18 +107,18 @@ def check(config: Config) -> None:
     _measuring_latent(config)
 
 
-def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> list[Row]:
+def measure(config: Config, model: JEPA, held_out: HeldOut, seed: int, encoded: Encoded | None = None) -> list[Row]:
     """Return the rows of all configured measures.
 
     Args: config: of the run; model: trained, on the CPU; held_out: pairs of its world;
-        seed: of the run, for what is drawn.
+        seed: of the run, for what is drawn; encoded: by its encoders, where they are frozen.
     Raises: ValueError for a measure that does not exist, or that does not fit the model.
     """
     generator = Generator().manual_seed(seed)
     with torch.no_grad():
         reference = reference_energy(build.model(on_cpu(config), seed).encoder_y(held_out.y))
     check(config)
-    subject = Subject(config, inferring(config, model), build.world(config), held_out, reference, generator)
+    subject = Subject(config, inferring(config, model), build.world(config), held_out, reference, generator, encoded)
     rows = [Row("reference_energy", subject.reference)]
     for name in config.measure.names:
         rows += _function(name)(subject)
@@ -117,10 +132,15 @@ def on_cpu(config: Config) -> Config:
 
 def inferring(config: Config, model: JEPA) -> JEPA:
     """Return the model with the latent's inference set as for measuring; the weights are shared."""
-    if not config.measure.latent:
+    if not config.measure.latent and not config.measure.minimize:
         return model
-    latent = _measuring_latent(config)
-    return JEPA(model.encoder_x, model.encoder_y, model.predictor, latent, inference=model.inference)
+    latent = model.latent
+    if config.measure.latent:
+        latent = _measuring_latent(config)
+        latent.load_state_dict(model.latent.state_dict(), strict=False)
+    inference = None if config.measure.minimize else model.inference
+    expanders = (model.expander_x, model.expander_y)
+    return JEPA(model.encoder_x, model.encoder_y, model.predictor, latent, expanders, inference)
 
 
 def _measuring_latent(config: Config) -> LatentVariable:

@@ -12,26 +12,32 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from jepa.evaluate import Row, Subject, encode
-from jepa.measures.collapse import auroc, contrast, effective_rank
+from jepa.encoded import encode
+from jepa.encoders import Coupling
+from jepa.evaluate import Row, Subject
+from jepa.measures.collapse import auroc, contrast, effective_rank, reference_energy
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
+from jepa.worlds.pairs import NEAR
 
-NEAR = 1.0  # a prediction meets a future if it is at most that far from it
+TINY = 1e-30  # in the place of the spread of a constant
 
 
 def collapse(subject: Subject) -> list[Row]:
     """Return contrast, AUROC and effective rank, and the AUROC of an oracle, the energy on true states.
 
-    Mismatched are pairs of one clip's x with the next one's y, those left out that would be plausible.
+    Mismatched are pairs of one clip's x with the next one's y, those left out that would be plausible;
+    `mismatched_energy_ratio`: their median F in units of the mean squared distance of s_y as trained, 0 where flat;
+    `normalized_error`: the mean F of true pairs in units of the variance of s_y, 1 where a constant predicts as well.
     """
     held_out, world, s = subject.held_out, subject.world, subject.s
     other = {name: factor.roll(-1, 0) for name, factor in held_out.factors.items()}
     oracle = world.oracle(held_out.factors, other)
     wrong = oracle > NEAR**2
-    true, mismatched = (
-        subject.model.minimum(pair).value for pair in (s, Representations(s.s_x[wrong], s.s_y.roll(-1, 0)[wrong]))
-    )
+    true = subject.model.minimum(s, subject.a).value
+    others = Representations(s.s_x[wrong], s.s_y.roll(-1, 0)[wrong])
+    mismatched = subject.model.minimum(others, subject.a.roll(-1, 0)[wrong]).value
+    spread = max(reference_energy(s.s_y), TINY)
     oracle_true = world.oracle(held_out.factors, held_out.factors)
     return [
         Row("contrast", contrast(true, mismatched, subject.reference)),
@@ -39,27 +45,42 @@ def collapse(subject: Subject) -> list[Row]:
         Row("oracle_auroc", auroc(oracle_true, oracle[wrong])),
         Row("effective_rank", effective_rank(code(subject.model, s))),
         Row("true_energy", float(true.median()) / subject.reference),
+        Row("mismatched_energy_ratio", float(mismatched.median()) / spread),
+        Row("normalized_error", float(true.mean()) / (spread / 2)),
         Row("parameters", sum(weights.numel() for weights in subject.model.parameters())),
     ]
 
 
 def factors(subject: Subject) -> list[Row]:
     """Return what a probe reads from the code of y: R² of every factor, of the car's path, of texture and branch."""
-    world, held_out, seen = subject.world, subject.held_out, subject.seen
+    world, held_out = subject.world, subject.held_out
     s, known = code(subject.model, subject.s), code(subject.model, subject.s_seen)
-    targets, truth = _targets(world, seen.factors), _targets(world, held_out.factors)
-    probe = Probe(known, torch.cat(list(targets.values()), 1))
+    targets, truth = _targets(world, subject.known), _targets(world, held_out.factors)
+    probe = Probe(known, torch.cat(list(targets.values()), 1), subject.config.measure.probe)
     widths = [part.shape[1] for part in targets.values()]
     scores = probe.r2(s, torch.cat(list(truth.values()), 1)).split(widths)
     r2 = {name: float(score.mean()) for name, score in zip(targets, scores, strict=True)}
     predictable = [name for name, label in world.factor_labels.items() if label == "predictable"]
+    rows = [Row(f"{name}_r2", value) for name, value in r2.items()]
+    rows.append(Row("probe_r2", sum(r2[name] for name in predictable) / len(predictable)))
+    if not world.branches:
+        return rows
     branch = probe(s).split(widths, 1)[list(targets).index("branch")].argmax(1)
     right = branch == world.branch(held_out.factors)
-    return [
-        *(Row(f"{name}_r2", value) for name, value in r2.items()),
-        Row("probe_r2", sum(r2[name] for name in predictable) / len(predictable)),
-        Row("branch_probe_accuracy", float(right.double().mean()), len(right)),
-    ]
+    return [*rows, Row("branch_probe_accuracy", float(right.double().mean()), len(right))]
+
+
+def context(subject: Subject) -> list[Row]:
+    """Return what a probe reads from s_x: R² of the predictable factors, and of texture, which no y needs."""
+    world, truth = subject.world, subject.held_out.factors
+    names = [name for name, label in world.factor_labels.items() if label == "predictable"]
+    targets, asked = (torch.cat([of[name] for name in (*names, "texture_x")], 1) for of in (subject.known, truth))
+    known, unneeded = (
+        Probe(subject.s_seen.s_x, targets, subject.config.measure.probe)
+        .r2(subject.s.s_x, asked)
+        .tensor_split([len(names)])
+    )
+    return [Row("context_probe_r2", float(known.mean())), Row("context_texture_r2", float(unneeded.mean()))]
 
 
 def branches(subject: Subject) -> list[Row]:
@@ -68,7 +89,7 @@ def branches(subject: Subject) -> list[Row]:
     Raises: ValueError for a latent without codes, or a world with a single branch.
     """
     codes = _codes(subject)
-    chosen = subject.model.minimum(subject.s).argmin.argmax(1)
+    chosen = subject.model.minimum(subject.s, subject.a).argmin.argmax(1)
     branch = subject.world.branch(subject.held_out.factors)
     counts = torch.zeros(len(codes), int(branch.max()) + 1).index_put_((chosen, branch), torch.ones(1), accumulate=True)
     hits = counts[linear_sum_assignment(counts, maximize=True)].sum()
@@ -85,14 +106,14 @@ def predictions(subject: Subject) -> list[Row]:
     world, held_out = subject.world, subject.held_out
     found = decoded(subject, subject.s.s_x)  # [B, K, T, 2]
     truth = world.positions(held_out.factors)[:, None, world.frames :]
-    gaps = _apart(found.unsqueeze(2), world.futures(held_out.factors).unsqueeze(1))  # [B, K, M]
+    gaps = path_gap(found.unsqueeze(2), world.futures(held_out.factors).unsqueeze(1))  # [B, K, M]
     met = gaps.amin(1) <= NEAR
     rows = [
-        Row("decoded_error", float(_apart(found, truth).amin(1).mean())),
+        Row("decoded_error", float(path_gap(found, truth).amin(1).mean())),
         Row("future_error", float(gaps.amin(2).amax(1).mean())),
         Row("mode_recall", float(met.double().mean()), met.numel()),
     ]
-    apart = _apart(found.unsqueeze(2), found.unsqueeze(1)).flatten(1).amax(1)
+    apart = path_gap(found.unsqueeze(2), found.unsqueeze(1)).flatten(1).amax(1)
     return [*rows, Row("future_separation", float(apart.mean()))]
 
 
@@ -108,7 +129,7 @@ def invariance(subject: Subject) -> list[Row]:
     redrawn = clear | world.draw_texture(len(y), subject.generator)
     retextured = world.render(redrawn, world.draw_noise(len(y), subject.generator)).y
     targets = (subject.s.s_y, *(encode(subject.model.encoder_y, clips) for clips in (moved, retextured)))
-    before, after, detail = (subject.model.minimum(subject.s._replace(s_y=s_y)).value for s_y in targets)
+    before, after, detail = (subject.model.minimum(subject.s._replace(s_y=s_y), subject.a).value for s_y in targets)
     invariant = (detail - before).abs() < after - before
     return [
         Row("invariance_rate", float(invariant.double().mean()), len(invariant)),
@@ -118,14 +139,24 @@ def invariance(subject: Subject) -> list[Row]:
 
 
 def code(model: JEPA, s: Representations) -> Tensor:
-    """Return what a model keeps of y: s_y [B, D], or where that is y itself, what y is rebuilt from, s_x and ž."""
+    """Return what a model keeps of y: s_y [B, D], or where that is y itself, what y is rebuilt from, s_x and ž.
+
+    An invertible encoder's pictures are read at half their size.
+    """
+    if isinstance(model.encoder_y, Coupling):
+        return halved(s.s_y.unflatten(1, model.encoder_y.inputs))
     return torch.cat([s.s_x, model.minimum(s).argmin], 1) if model.generative else s.s_y
+
+
+def halved(frames: Tensor) -> Tensor:
+    """Return frames [B, T, S, S] at half their size, in one row."""
+    return torch.nn.functional.avg_pool2d(frames, 2).flatten(1)
 
 
 @torch.no_grad()
 def decoded(subject: Subject, s_x: Tensor) -> Tensor:
     """Return the paths [B, K, T, 2] that a probe, trained on s_y, reads from the predictions of all K codes."""
-    probe = Probe(subject.s_seen.s_y, paths(subject.world, subject.seen.factors))
+    probe = Probe(subject.s_seen.s_y, paths(subject.world, subject.known), subject.config.measure.probe)
     return probe(subject.model.predict(s_x, _codes(subject).unsqueeze(0))).unflatten(-1, (subject.world.frames, 2))
 
 
@@ -137,8 +168,10 @@ def paths(world, factors: dict[str, Tensor]) -> Tensor:
 def _targets(world, known: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return what a probe is asked for: every predictable factor, texture and path of y, the branch one-hot."""
     asked = {name: known[name] for name, label in world.factor_labels.items() if label == "predictable"}
-    branch = torch.nn.functional.one_hot(world.branch(known), len(world.turns)).float()
-    return asked | {"texture": known["texture_y"], "position": paths(world, known), "branch": branch}
+    asked |= {"texture": known["texture_y"], "position": paths(world, known)}
+    if not world.branches:
+        return asked
+    return asked | {"branch": torch.nn.functional.one_hot(world.branch(known), world.branches).float()}
 
 
 def _codes(subject: Subject) -> Tensor:
@@ -149,6 +182,6 @@ def _codes(subject: Subject) -> Tensor:
     return subject.model.latent.codes
 
 
-def _apart(a: Tensor, b: Tensor) -> Tensor:
+def path_gap(a: Tensor, b: Tensor) -> Tensor:
     """Return the distance of paths [..., T, 2], the root of its mean square over frames."""
     return (a - b).square().sum(-1).mean(-1).sqrt()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from jepa import build
 from jepa.evaluate import Row, Subject
-from jepa.evaluate.futures import paths
+from jepa.evaluate.futures import halved, paths
 from jepa.latents.finite import NoLatent
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
@@ -25,7 +25,7 @@ def pixels(subject: Subject) -> list[Row]:
     decode = decoder(subject)
     drawn, known = (decode(best(subject.model, s)) for s in (subject.s, subject.s_seen))
     targets, truth = (torch.cat([paths(world, of.factors), of.factors["texture_y"]], 1) for of in (seen, held_out))
-    position, texture = Probe(_halved(known), targets).r2(_halved(drawn), truth).tensor_split([2 * world.frames])
+    position, texture = Probe(halved(known), targets).r2(halved(drawn), truth).tensor_split([2 * world.frames])
     return [
         Row("pixel_error", float((drawn - held_out.y).square().mean())),
         Row("decoded_position_r2", float(position.mean())),
@@ -63,8 +63,3 @@ def decoder(subject: Subject):
             return model.predictions(prediction, prediction.new_zeros(1, 1, 0))[:, 0].unflatten(1, shape)
 
     return decode
-
-
-def _halved(frames: Tensor) -> Tensor:
-    """Return the frames at half their size, in one row."""
-    return nn.functional.avg_pool2d(frames, 2).flatten(1)

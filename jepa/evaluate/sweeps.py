@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from jepa.evaluate import Subject, encode
+from jepa.encoded import encode
+from jepa.evaluate import Subject
 from jepa.model import Representations
 
 
@@ -16,10 +17,15 @@ def across(subject: Subject, clip: int, turns: Tensor) -> tuple[Tensor, Tensor]:
         −1 and 1 are the two branches, what is between them leads over the grass.
     Returns: the energies, in units of the squared representation, and the clips y [L, T, S, S] they are of.
     """
-    known = _repeated(subject, clip, len(turns))
-    noise = subject.world.draw_noise(1, Generator().manual_seed(clip))
-    y = subject.world.render(known, noise, turn=turns.unsqueeze(1)).y
+    y = _drives(subject, clip, turns)
     return _energies(subject, clip, y), y
+
+
+def lowest_across(subject: Subject, clip: int, turns: Tensor) -> Tensor:
+    """Return the free energy F(x, y) [L] where the car of a held-out clip takes other ways. Args: as for `across`."""
+    with torch.no_grad():
+        s_y = encode(subject.model.encoder_y, _drives(subject, clip, turns))
+    return subject.model.minimum(Representations(subject.s.s_x[clip : clip + 1].expand(len(s_y), -1), s_y)).value
 
 
 def along_textures(subject: Subject, clip: int, shares: Tensor, seed: int = 0) -> Tensor:
@@ -32,6 +38,25 @@ def along_textures(subject: Subject, clip: int, shares: Tensor, seed: int = 0) -
     known["texture_y"] = torch.lerp(known["texture_y"], other, shares.unsqueeze(1))
     noise = subject.world.draw_noise(1, Generator().manual_seed(clip))
     return _energies(subject, clip, subject.world.render(known, noise).y)
+
+
+def between(subject: Subject, clip: int, pair: tuple[int, int], shares: Tensor) -> Tensor:
+    """Return the energies E(x, s_y, z) [L, K] of all codes on the line from the prediction of one code to another's.
+
+    Args: clip: number in the held-out set; pair: numbers of the two codes; shares: [L] of the way between them.
+    """
+    codes = subject.model.latent.codes.unsqueeze(0)
+    s_x = subject.s.s_x[clip : clip + 1]
+    with torch.no_grad():
+        first, last = subject.model.predict(s_x, codes)[0, list(pair)]
+        line = torch.lerp(first, last, shares.unsqueeze(1))
+        return subject.model.cost(Representations(s_x, line))(codes)
+
+
+def _drives(subject: Subject, clip: int, turns: Tensor) -> Tensor:
+    """Return clips y [L, T, S, S] in which the car takes other ways, all with the same trees and noise."""
+    noise = subject.world.draw_noise(1, Generator().manual_seed(clip))
+    return subject.world.render(_repeated(subject, clip, len(turns)), noise, turn=turns.unsqueeze(1)).y
 
 
 def _repeated(subject: Subject, clip: int, count: int) -> dict[str, Tensor]:

@@ -33,7 +33,8 @@ from jepa.evaluate import Row, Subject
 from jepa.lab import ledger, page, paths, style
 from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
-from jepa.runs import Run, execute_all, tasks, trained
+from jepa.pool import execute_all
+from jepa.runs import Run, tasks, trained
 from jepa.variants import Variant, choose, read
 
 COLUMNS = list(Measurement._fields)
@@ -112,6 +113,19 @@ class Study:
         epsilons = self._variant(variant).config.measure.epsilons
         parts = [self.long(f"log_volume_{epsilon:.1e}", variant).assign(epsilon=epsilon) for epsilon in epsilons]
         return pd.concat(parts, ignore_index=True)[["seed", "epsilon", "value"]]
+
+    def looks(self, *variants: str) -> pd.DataFrame:
+        """Return what trainings looked like in their course: variant, seed, step, sign, value."""
+        tables = [
+            pd.DataFrame(run.looks).melt("step", var_name="sign").assign(variant=name, seed=seed)
+            for (name, seed), run in self._runs.items()
+            if name in variants
+        ]
+        return pd.concat(tables, ignore_index=True)[["variant", "seed", "step", "sign", "value"]]
+
+    def warned(self, *variants: str, seed: int = 0) -> dict[str, list[str]]:
+        """Return what the trainings of variants said of themselves, by variant."""
+        return {variant: self._runs[variant, seed].warnings for variant in variants}
 
     def world(self, variant: str) -> Any:
         """Return the world of a variant."""

@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from jepa.config import read_diff
+from jepa.config import configure, read_diff
 from jepa.lab import paths
-from jepa.runs import execute_all, tasks
+from jepa.pool import execute_all
+from jepa.runs import tasks
 from jepa.variants import choose, read
 
 
@@ -47,8 +48,10 @@ def tune(name: str, workers: int) -> pd.DataFrame:
     plan = read_diff(paths.root() / "experiments" / "tuning" / f"{name}.yaml")
     asked, notebook = [], plan.get("notebook", name)
     for method, settings in trials(plan):
-        variants = read(paths.variants(notebook), settings)
-        asked += tasks(variants, choose(variants, (method,)), plan["seeds"], paths.data)
+        variants = read(paths.variants(notebook))
+        (variant,) = choose(variants, (method,))  # what it is built on stays as it is
+        trial = variant._replace(config=configure(settings, base=variant.config))
+        asked += tasks(variants, [trial], plan["seeds"], paths.data)
     with tqdm(total=len(asked), unit="run") as bar:
         runs = execute_all(asked, paths.runs(), workers, bar.update)
     values = [next(row.value for row in run.rows if row.metric == plan["metric"]) for run in runs]

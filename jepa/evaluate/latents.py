@@ -1,0 +1,177 @@
+"""What a latent does behind given encoders: whether it follows every future, names the right one, and at what cost.
+
+A mode m of a context x is one of its M futures. It is drawn once more as y_m, with trees and noise of its own, and
+ž_m = argmin over z of E(x, y_m, z) is the latent's value for it. Energies are in units of the reference energy E0,
+positions in the world's units of length.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa import build
+from jepa.energy import distance
+from jepa.evaluate import Row, Subject
+from jepa.evaluate.futures import path_gap, paths
+from jepa.evaluate.inference import operations, prediction_operations
+from jepa.measures.collapse import effective_rank
+from jepa.measures.probes import Probe
+from jepa.model import Representations
+from jepa.worlds.pairs import NEAR
+
+UNCOLLAPSED = 0.5  # contrast from which on recall counts for tuning
+LINES = 64  # contexts in which F is compared with parabolas
+
+
+class Modes(NamedTuple):
+    """The futures of the first held-out contexts, and what the latent makes of them."""
+
+    s: Representations  # [N, D] of the true pairs
+    z: Tensor  # [N, M, Z] ž_m
+    heard: Tensor  # [N, M, J, D] predictions at ž_m
+    branch: Tensor  # [N] which future came true
+
+
+def modes(subject: Subject) -> list[Row]:
+    """Return mode recall, the share of cases in which the right mode's latent has the lowest energy, and the barrier.
+
+    `mode_recall`: share of futures m that the predictions at ž_m meet, read by a probe; `right_mode_lowest`: of pairs
+    whose E(x, y, ž_m) is least for the m that came true; `bits_of_future`: information about m that argmin carries;
+    `energy_over_barrier`: mean F of true pairs over the mean of ‖s̃_m − s̃_n‖² / 4, the height of the ridge between the
+    wells of two modes (LeCun 2022, section 4.5). `recall_uncollapsed`: mode recall, 0 where contrast is below ½.
+
+    Raises: ValueError for a world without a finite number of futures.
+    """
+    model, found = subject.model, _modes(subject)
+    count, size = found.z.shape[:2]
+    probe = Probe(subject.s_seen.s_y, paths(subject.world, subject.known), subject.config.measure.probe)
+    read = probe(found.heard).unflatten(-1, (subject.world.frames, 2))  # [N, M, J, T, 2]
+    truth = subject.world.futures(_first(subject.held_out.factors, count))  # [N, M, T, 2]
+    met = path_gap(read, truth.unsqueeze(2)).square().mean(2).sqrt() <= NEAR
+    with torch.no_grad():
+        energies = model.cost(found.s, subject.a[:count])(found.z)  # [N, M]
+    named = energies.argmin(1)
+    value = model.minimum(found.s, subject.a[:count]).value
+    flat = float(_mismatched(subject, count).median() - value.median()) < UNCOLLAPSED * subject.reference
+    centers = found.heard.mean(2)
+    others = torch.triu_indices(size, size, 1)
+    barrier = distance(centers[:, others[0]], centers[:, others[1]]).mean() / 4
+    rows = [
+        Row("mode_recall", float(met.double().mean()), met.numel()),
+        Row("recall_uncollapsed", 0.0 if flat else float(met.double().mean())),
+        Row("right_mode_lowest", float((named == found.branch).double().mean()), count),
+        Row("bits_of_future", information(found.branch, named, size)),
+    ]
+    # without a latent all modes have one prediction, and there is no ridge
+    return [*rows, Row("energy_over_barrier", float(value.mean() / barrier))] if barrier > 0 else rows
+
+
+def latents(subject: Subject) -> list[Row]:
+    """Return how close the latent brings the prediction, the bits it spends, and what inferring it costs.
+
+    `fit`: median D(s_y, s̃_y) at ž of true pairs, R(z) left out; `bits_spent` (left out where nothing bounds them):
+    `jepa.latents.interface.LatentVariable.spent`; `latent_rank`: effective rank of what is heard of ž;
+    `inference_cost`: floating-point operations of an inference, in units of one prediction's.
+    """
+    model, s = subject.model, subject.s
+    found = model.minimum(s, subject.a)
+    with torch.no_grad():
+        price, heard = model.latent.regularize(found.argmin), model.latent.heard(found.argmin)
+    rows = [
+        Row("fit", float((found.value - price).median()) / subject.reference),
+        Row("inference_cost", operations(model, s, subject.a) / prediction_operations(model, s, subject.a)),
+    ]
+    if model.latent.width:
+        rows.append(Row("latent_rank", effective_rank(heard.flatten(0, 1))))
+    spent = model.latent.spent(found.argmin)
+    return rows if math.isinf(spent) else [*rows, Row("bits_spent", spent)]
+
+
+def entries(subject: Subject) -> list[Row]:
+    """Return how many values of a finite latent each future takes: exp(entropy of their use) / M, all futures alike.
+
+    Raises: ValueError for a latent without codes.
+    """
+    model, world = subject.model, subject.world
+    if model.latent.codes is None:
+        raise ValueError(f"measure.names: expected codes for 'entries', found {subject.config.latent.name!r}")
+    z = model.minimum(subject.s, subject.a).argmin
+    branch, size = world.branch(subject.held_out.factors), world.branches
+    index = model.latent.nearest(z)
+    use = torch.stack(
+        [
+            torch.bincount(index[branch == m], minlength=len(model.latent.codes)).double() / (branch == m).sum()
+            for m in range(size)
+        ]
+    )
+    perplexity = torch.special.entr(use.mean(0)).sum().exp()
+    return [Row("perplexity_per_future", float(perplexity) / size)]
+
+
+def wells(subject: Subject) -> list[Row]:
+    """Return how far F is from the lowest of K parabolas, and for two codes how far its ridge is from its closed form.
+
+    F(s_y) = min_k ‖s_y − s̃_k‖² + R_k on the lines between predictions, and for K = 2 at their middle
+    ‖s̃_0 − s̃_1‖² / 4 + min R; both in double precision, relative to 1 + F (LeCun 2022, section 4.5; identities).
+
+    Raises: ValueError for a latent without codes.
+    """
+    model = copy.deepcopy(build.head(subject.model)).double().eval()
+    if model.latent.codes is None:
+        raise ValueError(f"measure.names: expected codes for 'wells', found {subject.config.latent.name!r}")
+    s_x, a = subject.s.s_x[:LINES].double(), subject.a[:LINES].double()
+    with torch.no_grad():
+        centers = model.predict(s_x, model.latent.codes.unsqueeze(0), a)  # [N, K, D]
+    shares = torch.linspace(-0.5, 1.5, 41, dtype=torch.float64)
+    line = torch.lerp(centers[:, :1], centers[:, :2][:, -1:], shares.view(1, -1, 1))  # [N, L, D]
+    found = torch.stack([model.minimum(Representations(s_x, s_y), a).value for s_y in line.unbind(1)], 1)
+    prices = model.latent.regularize(model.latent.codes).numpy()
+    each = ((line.numpy()[:, :, None] - centers.numpy()[:, None]) ** 2).sum(-1) + prices
+    rows = [Row("parabola_gap", float(np.max(np.abs(found.numpy() - each.min(-1)) / (1 + each.min(-1)))))]
+    if centers.shape[1] == 2:
+        ridge = ((centers[:, 0] - centers[:, 1]) ** 2).sum(-1) / 4 + float(prices.min())
+        rows.append(Row("midpoint_gap", float(((found[:, 20] - ridge).abs() / (1 + ridge)).max())))
+    return rows
+
+
+def information(a: Tensor, b: Tensor, size: int) -> float:
+    """Return the mutual information in bits of two labels [N] of `size` values, by their joint frequencies."""
+    joint = torch.zeros(size, size, dtype=torch.float64)
+    joint.index_put_((a, b), torch.ones(len(a), dtype=torch.float64), accumulate=True)
+    joint /= len(a)
+    entropy = torch.special.entr
+    return float(entropy(joint.sum(0)).sum() + entropy(joint.sum(1)).sum() - entropy(joint).sum()) / math.log(2)
+
+
+def _mismatched(subject: Subject, count: int) -> Tensor:
+    """Return F of each of the first contexts with the next one's target, where that is not plausible."""
+    first = _first(subject.held_out.factors, count)
+    wrong = subject.world.oracle(first, {name: factor.roll(-1, 0) for name, factor in first.items()}) > NEAR**2
+    s = Representations(subject.s.s_x[:count][wrong], subject.s.s_y[:count].roll(-1, 0)[wrong])
+    return subject.model.minimum(s, subject.a[:count].roll(-1, 0)[wrong]).value
+
+
+@torch.no_grad()
+def _modes(subject: Subject) -> Modes:
+    """Return what the latent makes of every future of the first held-out contexts."""
+    model, alternatives = subject.model, subject.alternatives  # [N, M, D]
+    count, size = alternatives.shape[:2]
+    s = Representations(subject.s.s_x[:count], subject.s.s_y[:count])
+    a = subject.a[:count]
+    each = Representations(s.s_x.repeat_interleave(size, 0), alternatives.flatten(0, 1))
+    z = model.minimum(each, a.repeat_interleave(size, 0)).argmin.unflatten(0, (count, size))
+    heard = model.latent.heard(z)  # [N, M, J, Z]
+    predictions = model.predict(s.s_x, heard.flatten(1, 2), a).unflatten(1, heard.shape[1:3])
+    branch = subject.world.branch(_first(subject.held_out.factors, count))
+    return Modes(s, z, predictions, branch)
+
+
+def _first(factors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return the factors of the first pairs."""
+    return {name: factor[:count] for name, factor in factors.items()}

@@ -1,0 +1,167 @@
+"""A pool of processes: the same runs whoever does them, in whatever order; what is built on a run waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from conftest import changed, child_of, encoders, same, stamps, state, successor_of
+
+from jepa import pool
+from jepa.pool import execute_all
+from jepa.runs import execute
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Let the pool be one of threads, which start at once and can be watched."""
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
+
+
+@pytest.fixture
+def done(monkeypatch, threads):
+    """Return a list of what the pool begins and ends, in order."""
+    events, do = [], pool.execute
+
+    def watched(task, store):
+        events.append(("begin", task.name))
+        run = do(task, store)
+        events.append(("end", task.name))
+        return run
+
+    monkeypatch.setattr(pool, "execute", watched)
+    return events
+
+
+def chain_of(task):
+    """Return a chain: a start, what begins with its weights, once more, and what keeps the encoders of the last."""
+    second = successor_of(task, **{"train.rate": 0.01})._replace(name="second")
+    third = successor_of(second, **{"train.rate": 0.02})._replace(name="third")
+    return [task._replace(name="tiny"), second, third, child_of(third)]
+
+
+def test_results_do_not_depend_on_who_does_them_nor_on_the_order(task, tmp_path):
+    other = changed(task, latent="none")._replace(name="other")
+    tasks, ended = [t._replace(seed=seed) for t in (task, other) for seed in (0, 1)], []
+    tasks = [chain_of(tasks[0])[-1], *tasks, child_of(tasks[0])]
+    pooled = execute_all(tasks, tmp_path / "pooled", workers=2, progress=ended.append)
+    alone = [execute(t, tmp_path / "alone") for t in reversed(tasks)][::-1]
+    assert [run.task for run in pooled] == tasks and sum(ended) == len(tasks)
+    for one, two in zip(pooled, alone, strict=True):
+        assert one.rows == two.rows and one.curve == two.curve and one.folder.name == two.folder.name
+        assert all(torch.equal(value, state(two)[name]) for name, value in state(one).items())
+        assert "jepa.train" in one.modules and not any(name.startswith("jepa.lab") for name in one.modules)
+    assert len({run.folder for run in pooled}) == len({str(run.rows) for run in pooled}) == len(tasks)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_chain_is_done_in_its_order_by_any_number_of_workers(task, tmp_path, done, workers):
+    chain = chain_of(task)
+    for number, asked in enumerate((chain[::-1], chain[-1:])):
+        done.clear()
+        found = execute_all(asked, tmp_path / str(number), workers=workers)
+        names = [one.name for one in chain]
+        assert done == [(event, name) for name in names for event in ("begin", "end")]
+        assert [run.task for run in found] == asked
+        alone = [execute(one, tmp_path / "alone") for one in asked]
+        assert [run.rows for run in found] == [run.rows for run in alone]
+        assert all(same(state(one), state(two)) for one, two in zip(found, alone, strict=True))
+        assert same(encoders(found[0]), encoders(execute(chain[2], tmp_path / "alone")))
+
+
+def test_failure_in_a_chain_names_itself_and_begins_nothing_that_is_built_on_it(task, tmp_path, done):
+    first, second, third, child = chain_of(task)
+    bad = successor_of(first, latent={"name": "none", "size": 3})._replace(name="bad")
+    asked = [child._replace(frozen=third._replace(start=bad)), successor_of(bad)]
+    with pytest.raises(ValueError, match="^bad, seed 3: latent: option of 'none'"):
+        execute_all(asked, tmp_path, workers=2)
+    assert done == [("begin", "tiny"), ("end", "tiny"), ("begin", "bad")]
+
+
+class Fatal(str):
+    """A name that kills the process which unpickles it, as the system does when memory runs out."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_killed_worker_is_an_error_and_finished_runs_are_kept(task, tmp_path):
+    fatal = task._replace(name=Fatal("fatal"), seed=4)
+    with pytest.raises(RuntimeError, match="a worker process was killed.*finished runs are kept, run again to go on"):
+        execute_all([task, fatal], tmp_path, workers=1)
+    (record,) = tmp_path.rglob("measured-*.json")
+    assert json.loads(record.read_text())["seed"] == 3
+    before = stamps(tmp_path)
+    assert execute(task, tmp_path).task == task and stamps(tmp_path) == before
+
+
+def test_first_failure_stops_the_rest_and_keeps_what_is_finished(task, tmp_path):
+    bad = task._replace(name="bad", seed=7, held_out=tmp_path / "lost")
+    rest = [changed(task, **{"train.steps": 200})._replace(seed=seed) for seed in range(12)]
+    with pytest.raises(ValueError, match="^bad, seed 7: data: expected lost/manifest.json"):
+        execute_all([task, bad, *rest], tmp_path / "store", workers=1)
+    seeds = [json.loads(file.read_text())["seed"] for file in (tmp_path / "store").rglob("*.json")]
+    assert 3 in seeds and len(seeds) < 6
+
+
+def test_pool_needs_a_worker(task, tmp_path):
+    with pytest.raises(ValueError, match="workers: expected at least 1, found 0"):
+        execute_all([task], tmp_path, workers=0)
+
+
+def test_parent_is_trained_once_whoever_asks(task, tmp_path, drawn, threads):
+    other = child_of(task, latent={"name": "discrete", "size": 2})._replace(name="other")
+    for number, asked in enumerate(([child_of(task), other], [child_of(task), task, other], [other, task])):
+        ended, store = [], tmp_path / str(number)
+        drawn.clear()
+        found = execute_all(asked, store, progress=ended.append)
+        assert [run.task for run in found] == asked and ended == [1] * len(asked)
+        children = sum(one.frozen is not None for one in asked)
+        assert sorted(drawn) == [8] * 8 + [40, 48]  # the parent's batches, then pairs that are encoded for all children
+        before = stamps(store)
+        again = execute_all(asked, store, progress=ended.append)
+        assert [run.rows for run in again] == [run.rows for run in found] and sum(ended) == 2 * len(asked)
+        assert stamps(store) == before and len(drawn) == 8 + 2
+        assert len(list(store.iterdir())) == 1 + children
+
+
+def test_child_waits_for_its_own_parent(task, tmp_path, drawn, threads):
+    slow = changed(task, **{"train.steps": 60})
+    asked = [child_of(slow), task._replace(seed=9), child_of(task)]
+    found = execute_all(asked, tmp_path, workers=2)
+    assert [run.task for run in found] == asked and sorted(drawn) == [8] * (60 + 8 + 8) + [40, 40, 48, 48]
+
+
+def test_runs_that_differ_in_the_measuring_only_are_told_apart(task, tmp_path, threads):
+    finer = changed(task, **{"measure.epsilon": 0.5})._replace(name="finer")
+    asked = [task, finer, child_of(finer), task._replace(name="the same under another name")]
+    found = execute_all(asked, tmp_path)
+    assert [run.task for run in found] == asked
+    assert found[0].rows == found[3].rows != found[1].rows and found[0].folder == found[1].folder
+
+
+def test_every_seed_keeps_the_encoders_of_its_own(task, tmp_path, threads):
+    asked = [child_of(task._replace(seed=seed)) for seed in (1, 2)]
+    found = execute_all(asked, tmp_path, workers=1)
+    parents = [execute(child.frozen, tmp_path) for child in asked]
+    assert all(same(encoders(run), encoders(parent)) for run, parent in zip(found, parents, strict=True))
+    assert not same(encoders(found[0]), encoders(found[1]))
+
+
+def test_failing_parent_is_named_and_its_children_are_not_begun(task, tmp_path, drawn, threads):
+    bad = task._replace(name="parent", held_out=tmp_path / "lost")
+    child = child_of(bad)._replace(held_out=task.held_out)
+    with pytest.raises(ValueError, match="^child, seed 3: parent, seed 3: data: expected lost/manifest.json"):
+        execute(child, tmp_path / "one")
+    with pytest.raises(ValueError, match="^parent, seed 3: data: expected lost/manifest.json"):
+        execute_all([child, child._replace(name="other")], tmp_path / "all")
+    assert not drawn and not list(tmp_path.rglob("*.json"))
+
+
+def test_failing_child_is_named(task, tmp_path, threads):
+    child = child_of(task, latent={"name": "none", "size": 3})
+    with pytest.raises(ValueError, match="^child, seed 3: latent: option of 'none'"):
+        execute_all([child], tmp_path)
