@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jepa import build
 from jepa.config import configure
-from jepa.evaluate import encode
+from jepa.encoded import encode
 from jepa.model import JEPA, Representations
 from jepa.worlds.pairs import Pairs
 

@@ -11,8 +11,9 @@ from torch import nn
 from jepa import build
 from jepa.config import configure
 from jepa.data import HeldOut
+from jepa.encoded import encoded
 from jepa.encoders import Identity
-from jepa.evaluate import inferring, measure
+from jepa.evaluate import Subject, inferring, measure
 from jepa.evaluate.landscapes import free_energy
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.latents.low_dimensional import LowDimensional
@@ -218,6 +219,46 @@ def test_measuring_infers_with_the_options_for_measuring():
     assert many["low_energy_share"] > few["low_energy_share"]
     energies = inferring(better, model).infer(held_out.x, held_out.y).value
     assert many["true_pairs_low"] == float((energies < 0.01 * many["reference_energy"]).double().mean())
+
+
+NETWORK = {"latent": {"name": "low_dimensional", "size": 2, "starts": 32, "steps": 20}, "inference": "amortized"}
+
+
+def test_measuring_may_minimize_where_a_network_proposed_in_training():
+    config, _, held_out = subject({**NETWORK, "measure.minimize": True}, count=64)
+    model = build.model(config, 0).eval()
+    searching = inferring(config, model)
+    assert searching.inference is None and model.inference is not None
+    assert searching.latent is model.latent and searching.predictor is model.predictor
+    found, proposed = (net.infer(held_out.x, held_out.y).value for net in (searching, model))
+    assert found.mean() < proposed.mean()
+    both = configure({"measure.latent": {"steps": 3}}, base=config)
+    assert inferring(both, model).inference is None and inferring(both, model).latent.steps == 3
+    kept = configure({"measure.minimize": False}, base=both)
+    assert inferring(kept, model).inference is model.inference and inferring(kept, model).latent.steps == 3
+
+
+class Deaf(nn.Module):
+    """An encoder that nobody may ask."""
+
+    def forward(self, x):
+        """Raises: AssertionError."""
+        raise AssertionError("expected representations that were encoded before")
+
+
+def test_subject_behind_frozen_encoders_takes_what_they_have_made():
+    config, world, held_out = subject({"told": ["mode"], "measure.samples": 300}, count=600)
+    model = build.model(config, 0).eval()
+    made = encoded(config, model, held_out, seed=3)
+    plain = Subject(config, model, world, held_out, 1.0, torch.Generator().manual_seed(3))
+    deaf = JEPA(Deaf(), Deaf(), model.predictor, model.latent)
+    taken = Subject(config, deaf, world, held_out, 1.0, torch.Generator().manual_seed(3), made)
+    torch.rand(5, generator=taken.generator)  # whatever was drawn before, the pairs are those that were encoded
+    assert torch.equal(plain.a, held_out.factors["mode"].float()) and torch.equal(taken.a, plain.a)
+    for one, two in ((plain.s, taken.s), (plain.s_seen, taken.s_seen), (plain.seen[:3], taken.seen[:3])):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert all(torch.equal(plain.known[name], taken.known[name]) for name in plain.known)
+    assert torch.equal(plain.alternatives, taken.alternatives) and len(taken.s_seen.s_x) == 300
 
 
 def test_option_for_measuring_that_the_latent_has_not_is_an_error():

@@ -283,6 +283,33 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
     assert {"jepa", "jepa.lab.study", "jepa.train", "jepa.worlds.plane", "jepa.latents.finite"} <= set(modules)
 
 
+def test_looks_are_those_of_the_runs_in_one_table(done):
+    table = done.looks("tiny_4", "tiny_2")
+    assert list(table.columns) == ["variant", "seed", "step", "sign", "value"]
+    for (name, seed), run in done._runs.items():
+        for sign, values in run.looks.items():
+            rows = table[(table.variant == name) & (table.seed == seed) & (table.sign == sign)]
+            if sign != "step":
+                assert rows.step.tolist() == run.looks["step"] and rows.value.tolist() == pytest.approx(
+                    values, nan_ok=True
+                )
+    assert {"contrast", "probe_r2", "effective_rank", "auroc"} <= set(table.sign) and 0 in set(table.step)
+    assert set(done.looks("tiny_4").variant) == {"tiny_4"} and len(done.looks("tiny_4")) == len(table) / 2
+
+
+def test_what_trainings_said_of_themselves_is_told_by_variant(done):
+    key = ("tiny_4", 1)
+    done._runs[key] = done._runs[key]._replace(warnings=["it collapses"])
+    assert done.warned("tiny_4", "tiny_2", seed=1) == {"tiny_4": ["it collapses"], "tiny_2": []}
+    assert done.warned("tiny_4") == {"tiny_4": []}
+
+
+@pytest.mark.parametrize("look", ["looks", "warned"])
+def test_training_that_is_looked_at_has_to_be_done(look):
+    with pytest.raises(ValueError, match="variant, seed: expected one of none, found 'tiny_2, 0'"):
+        getattr(tiny(), look)("tiny_2")
+
+
 def test_study_without_numbers_leaves_its_modules_only(checkout):
     tiny("build/none").finish()
     assert [file.name for file in (checkout / "build/none").rglob("*") if file.is_file()] == ["modules.txt"]
