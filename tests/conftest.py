@@ -1,4 +1,4 @@
-"""What the tests share: one thread per process, small runs, models built by hand, notebooks run at the smoke profile."""
+"""What the tests share: one thread per process, random numbers, small runs, every notebook at the smoke profile."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import log
 
 import pandas as pd
 import seaborn
@@ -12,7 +13,8 @@ from matplotlib.figure import Figure
 from jepa.lab import style
 
 SIGNS = {"contrast": "contrast", "probe_r2": "probe R²", "effective_rank": "effective rank", "auroc": "AUROC"}
-LEAST = 1e-4  # contrast below which the axis does not go
+LEAST = 1e-4  # contrast below which the axis of the curves does not go
+LIMITS = (1e-7, 50.0)  # of the axis of contrast on the chart
 COLLAPSED, HEALTHY = {"contrast": 0.01, "probe_r2": 0.1}, {"contrast": 0.5, "probe_r2": 0.9}
 
 
@@ -47,7 +49,7 @@ def curves(looks: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], worlds: Se
                 if level is not None:
                     other.axhline(level, color="gray", lw=0.6, ls=":")
     axes[1, 0].set_ylim(-0.3, 1.05)
-    axes[0, 0].legend(fontsize=7, loc="lower right", handlelength=1)
+    axes[1, 0].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="upper left", handlelength=1)
     figure.supxlabel("training steps: criterion dropped (shaded), then restored", fontsize=9)
     return figure
 
@@ -65,14 +67,9 @@ def chart(axes: Axes, table: pd.DataFrame, names: Mapping[str, str]) -> None:
             axes.scatter(points.contrast, points.probe_r2, color=color, label=label, **options)
     axes.set(xscale="log", xlim=LIMITS, ylim=(-0.25, 1.05), xlabel="contrast", ylabel="probe R² of s_y")
     axes.text(1.6e-7, 0.02, "collapsed", fontsize=8, color="#bb3e03", va="center")
-    axes.text(LIMITS[1] * 0.8, 0.93, "healthy", fontsize=8, color="#0a9396", ha="right", va="center")
-
-
-LIMITS = (1e-7, 50.0)
+    axes.text(LIMITS[1] * 0.8, 0.8, "healthy", fontsize=8, color="#0a9396", ha="right", va="center")
 
 
 def _share(contrast: float) -> float:
     """Return where a contrast is on the logarithmic axis, from 0 to 1."""
-    from math import log
-
     return log(contrast / LIMITS[0]) / log(LIMITS[1] / LIMITS[0])

@@ -115,17 +115,17 @@ class Study:
         return pd.concat(parts, ignore_index=True)[["seed", "epsilon", "value"]]
 
     def looks(self, *variants: str) -> pd.DataFrame:
-        """Return what trainings looked like in their course: variant, seed, step, sign, value."""
+        """Return what trainings looked like in their course: variant, seed, step, sign, value. Raises: as `model`."""
+        runs = [self._done(variant, seed) for variant in variants for seed in self.seeds]
         tables = [
-            pd.DataFrame(run.looks).melt("step", var_name="sign").assign(variant=name, seed=seed)
-            for (name, seed), run in self._runs.items()
-            if name in variants
+            pd.DataFrame(run.looks).melt("step", var_name="sign").assign(variant=run.task.name, seed=run.task.seed)
+            for run in runs
         ]
         return pd.concat(tables, ignore_index=True)[["variant", "seed", "step", "sign", "value"]]
 
     def warned(self, *variants: str, seed: int = 0) -> dict[str, list[str]]:
-        """Return what the trainings of variants said of themselves, by variant."""
-        return {variant: self._runs[variant, seed].warnings for variant in variants}
+        """Return what the trainings of variants said of themselves, by variant. Raises: ValueError as `model` does."""
+        return {variant: self._done(variant, seed).warnings for variant in variants}
 
     def world(self, variant: str) -> Any:
         """Return the world of a variant."""
@@ -159,9 +159,7 @@ class Study:
 
     def model(self, variant: str, seed: int = 0) -> JEPA:
         """Return a trained model of this study. Raises: ValueError if it was not run."""
-        if (variant, seed) not in self._runs:
-            raise unknown("variant, seed", f"{variant}, {seed}", {f"{name}, {number}" for name, number in self._runs})
-        return trained(self._runs[variant, seed])
+        return trained(self._done(variant, seed))
 
     def show(self, figure: Figure, name: str) -> None:
         """Save a figure and show it; a smoke run that trained shows the committed one of the cpu profile above it."""
@@ -218,6 +216,12 @@ class Study:
     def _variant(self, name: str) -> Variant:
         """Return a variant. Raises: ValueError if there is none of that name."""
         return choose(self.variants, (name,))[0]
+
+    def _done(self, variant: str, seed: int) -> Run:
+        """Return a run of this study. Raises: ValueError if it was not run."""
+        if (variant, seed) not in self._runs:
+            raise unknown("variant, seed", f"{variant}, {seed}", {f"{name}, {number}" for name, number in self._runs})
+        return self._runs[variant, seed]
 
     def _entries(self, claims: tuple[str, ...]) -> tuple[dict[str, dict[str, Any]], str]:
         """Return the ledger's entries by this run, for smoke the committed ones of cpu, and whose they are in words."""
