@@ -46,27 +46,27 @@ def _submit(
     pool: ProcessPoolExecutor, tasks: Sequence[Task], store: Path, progress: Callable[[int], None]
 ) -> list[Future]:
     """Return the futures of all tasks; one that is built on another run begins when that run is done."""
-    waiting: dict[str, Task] = {}
-    for task in tasks:
-        while task is not None:
-            waiting[identity(task)] = task
-            task = task.parent
+    asked = [identity(task) for task in tasks]
+    waiting: dict[str, tuple[Task, str | None]] = {}  # with the run that has to be done before
+    for task, key in zip(tasks, asked, strict=True):
+        while task is not None and key not in waiting:
+            parent = None if task.parent is None else identity(task.parent)
+            waiting[key] = task, parent
+            task, key = task.parent, parent
     futures: dict[str, Future] = {}
     while waiting:
-        for key, task in list(waiting.items()):
-            older = None if task.parent is None else futures.get(identity(task.parent))
-            if task.parent is None or (older is not None and older.done()):
-                futures[key] = pool.submit(execute, waiting.pop(key), store)
+        for key, (task, parent) in list(waiting.items()):
+            if parent is None or (parent in futures and futures[parent].done()):
+                del waiting[key]
+                futures[key] = pool.submit(execute, task, store)
+                for _ in range(asked.count(key)):
+                    futures[key].add_done_callback(lambda _: progress(1))
         if waiting:
-            running = {future for future in futures.values() if not future.done()}
-            wait(running, return_when=FIRST_COMPLETED)
+            wait({future for future in futures.values() if not future.done()}, return_when=FIRST_COMPLETED)
         for future in futures.values():
             if future.done():
                 future.result()  # raises at once what a training raised
-    asked = [futures[identity(task)] for task in tasks]
-    for future in asked:
-        future.add_done_callback(lambda _: progress(1))
-    return asked
+    return [futures[key] for key in asked]
 
 
 def _results(futures: list[Future]) -> list[Run]:
