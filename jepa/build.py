@@ -13,7 +13,7 @@ from jepa.encoders import Identity
 from jepa.model import JEPA
 from jepa.watch import Watch
 from jepa.worlds import WORLDS
-from jepa.worlds.pairs import NEAR, Pairs, joined
+from jepa.worlds.pairs import NEAR, Pairs, joined, mismatched
 
 ENCODERS = {
     "identity": "jepa.encoders:Identity",
@@ -117,10 +117,7 @@ def watch(config: Config, world: Any, model: JEPA, count: int = 1024) -> Watch:
     pairs = joined(list(portions(source(config, world), count, generator)))
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]
     targets = torch.cat([pairs.factors[name].float() for name in names], 1)
-    plausible = None
-    if hasattr(world, "oracle"):
-        other = {name: factor.roll(-1, 0) for name, factor in pairs.factors.items()}
-        plausible = world.oracle(pairs.factors, other) <= NEAR**2
+    plausible = mismatched(world, pairs.factors) <= NEAR**2 if hasattr(world, "oracle") else None
     return Watch(model, pairs, targets, plausible)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,13 +11,15 @@ from torch import Generator, Tensor, nn
 from jepa import build
 from jepa.config import Config
 from jepa.data import HeldOut
+from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 from jepa.worlds.pairs import Pairs, joined
 
 FUTURES = 512  # held-out pairs of which all futures are drawn
 
 
-class Encoded(NamedTuple):
+@dataclass(frozen=True)
+class Encoded:
     """Representations of all pairs that a predictor behind frozen encoders learns from and is measured on."""
 
     pool: Pairs  # to train on: s_x and s_y in the place of x and y, without factors
@@ -24,6 +27,7 @@ class Encoded(NamedTuple):
     held_out: Representations
     alternatives: Tensor  # [N, M, D] s_y of all futures of the first held-out pairs; M = 0 where they are not finite
     state: Tensor  # of the generator that has drawn the pool
+    probes: dict[int, Probe] = field(default_factory=dict, compare=False)  # of paths, by their number of features
 
 
 @torch.no_grad()

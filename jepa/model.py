@@ -30,6 +30,10 @@ class Representations(NamedTuple):
     s_x: Tensor  # [B, D_x]
     s_y: Tensor  # [B, D]
 
+    def first(self, count: int) -> Representations:
+        """Return the first pairs."""
+        return Representations(self.s_x[:count], self.s_y[:count])
+
 
 class JEPA(nn.Module):
     """Two encoders, a predictor with a latent, and the expanders that only the loss sees."""

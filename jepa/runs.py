@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,6 +185,12 @@ def _encoded(parent: Run, config: Config, held_out: HeldOut, task: Task) -> Enco
     if not path.is_file():
         made = encoded(config, trained(parent), held_out, task.seed)
         save(path, {"model": {}, **packed(made)})
+    return _unpacked(path)
+
+
+@lru_cache(maxsize=4)  # what is learned from the pairs once serves all runs that a process does on them
+def _unpacked(path: Path) -> Encoded:
+    """Return pairs that were encoded. Raises: ValueError for a damaged file."""
     return unpacked(load_checkpoint(path))
 
 

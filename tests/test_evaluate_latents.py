@@ -15,6 +15,7 @@ from torch import nn
 from jepa import build
 from jepa.config import configure
 from jepa.data import HeldOut
+from jepa.encoded import Encoded
 from jepa.evaluate import Subject, latents
 from jepa.latents.finite import Discrete
 from jepa.latents.low_dimensional import LowDimensional
@@ -217,3 +218,14 @@ def test_measuring_leaves_the_model_as_it_is():
     latents.wells(subject), latents.latents(subject)
     assert all(torch.equal(value, before[name]) for name, value in subject.model.state_dict().items())
     assert {value.dtype for value in subject.model.parameters()} == {torch.float32} and math.isfinite(subject.reference)
+
+
+def test_probe_of_paths_learns_once_for_all_that_is_behind_the_same_encoders():
+    of = told(codebook(EVEN, *identity(2)), of_path(EVEN), 2, EVEN)
+    seen = of.seen._replace(x=of.s_seen.s_x, y=of.s_seen.s_y)
+    pairs = Encoded(seen, seen, of.s, of.alternatives, torch.empty(0))
+    first, second = (dataclasses.replace(of, encoded=pairs) for _ in range(2))
+    assert first.path_probe is second.path_probe and first.path_probe is not of.path_probe
+    torch.testing.assert_close(first.path_probe(of.s.s_y), of.path_probe(of.s.s_y), rtol=0, atol=0)
+    finer = dataclasses.replace(first, config=configure({"measure.probe": 64}, base=of.config))
+    assert finer.path_probe is not first.path_probe

@@ -24,8 +24,10 @@ from jepa.data import HeldOut
 from jepa.encoded import Encoded, alternatives, representations
 from jepa.latents.interface import LatentVariable
 from jepa.measures.collapse import reference_energy
+from jepa.measures.probes import Probe
+from jepa.minimize import Minimum
 from jepa.model import JEPA, Representations
-from jepa.worlds.pairs import Pairs, joined
+from jepa.worlds.pairs import NEAR, Pairs, joined, mismatched
 
 MEASURES = {
     **{name: f"jepa.evaluate.landscapes:{name}" for name in ("area", "codes", "volume", "codimension")},
@@ -94,6 +96,36 @@ class Subject:
     def a(self) -> Tensor:
         """Actions of the held-out pairs, [N, A]."""
         return build.told(self.config, self.held_out.factors)
+
+    @cached_property
+    def true(self) -> Minimum:
+        """ž and F of the held-out pairs."""
+        return self.model.minimum(self.s, self.a)
+
+    @cached_property
+    def oracle(self) -> Tensor:
+        """Energy on true states of every held-out pair's x with the next one's y, [N]."""
+        return mismatched(self.world, self.held_out.factors)
+
+    @cached_property
+    def mismatched(self) -> Tensor:
+        """F of every held-out pair's x with the next one's y, those left out that would be plausible."""
+        wrong = self.oracle > NEAR**2
+        others = Representations(self.s.s_x[wrong], self.s.s_y.roll(-1, 0)[wrong])
+        return self.model.minimum(others, self.a.roll(-1, 0)[wrong]).value
+
+    @cached_property
+    def path_probe(self) -> Probe:
+        """What reads the car's path in the frames of y, [N, T · 2], from s_y; for encoded pairs it learns but once."""
+        features, kept = self.config.measure.probe, self.encoded.probes if self.encoded else {}
+        if features not in kept:
+            kept[features] = Probe(self.s_seen.s_y, paths(self.world, self.known), features)
+        return kept[features]
+
+
+def paths(world: Any, factors: dict[str, Tensor]) -> Tensor:
+    """Return where the car is in the frames of y, [B, T · 2]."""
+    return world.positions(factors)[:, world.frames :].flatten(1)
 
 
 def check(config: Config) -> None:

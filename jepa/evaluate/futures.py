@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jepa.encoded import encode
 from jepa.encoders import Coupling
-from jepa.evaluate import Row, Subject
+from jepa.evaluate import Row, Subject, paths
 from jepa.measures.collapse import auroc, contrast, effective_rank, reference_energy
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
@@ -30,20 +30,14 @@ def collapse(subject: Subject) -> list[Row]:
     `mismatched_energy_ratio`: their median F in units of the mean squared distance of s_y as trained, 0 where flat;
     `normalized_error`: the mean F of true pairs in units of the variance of s_y, 1 where a constant predicts as well.
     """
-    held_out, world, s = subject.held_out, subject.world, subject.s
-    other = {name: factor.roll(-1, 0) for name, factor in held_out.factors.items()}
-    oracle = world.oracle(held_out.factors, other)
-    wrong = oracle > NEAR**2
-    true = subject.model.minimum(s, subject.a).value
-    others = Representations(s.s_x[wrong], s.s_y.roll(-1, 0)[wrong])
-    mismatched = subject.model.minimum(others, subject.a.roll(-1, 0)[wrong]).value
-    spread = max(reference_energy(s.s_y), TINY)
-    oracle_true = world.oracle(held_out.factors, held_out.factors)
+    factors, true, mismatched = subject.held_out.factors, subject.true.value, subject.mismatched
+    spread = max(reference_energy(subject.s.s_y), TINY)
+    oracle_true = subject.world.oracle(factors, factors)
     return [
         Row("contrast", contrast(true, mismatched, subject.reference)),
         Row("auroc", auroc(true, mismatched)),
-        Row("oracle_auroc", auroc(oracle_true, oracle[wrong])),
-        Row("effective_rank", effective_rank(code(subject.model, s))),
+        Row("oracle_auroc", auroc(oracle_true, subject.oracle[subject.oracle > NEAR**2])),
+        Row("effective_rank", effective_rank(code(subject.model, subject.s))),
         Row("true_energy", float(true.median()) / subject.reference),
         Row("mismatched_energy_ratio", float(mismatched.median()) / spread),
         Row("normalized_error", float(true.mean()) / (spread / 2)),
@@ -89,7 +83,7 @@ def branches(subject: Subject) -> list[Row]:
     Raises: ValueError for a latent without codes, or a world with a single branch.
     """
     codes = _codes(subject)
-    chosen = subject.model.minimum(subject.s, subject.a).argmin.argmax(1)
+    chosen = subject.true.argmin.argmax(1)
     branch = subject.world.branch(subject.held_out.factors)
     counts = torch.zeros(len(codes), int(branch.max()) + 1).index_put_((chosen, branch), torch.ones(1), accumulate=True)
     hits = counts[linear_sum_assignment(counts, maximize=True)].sum()
@@ -156,13 +150,8 @@ def halved(frames: Tensor) -> Tensor:
 @torch.no_grad()
 def decoded(subject: Subject, s_x: Tensor) -> Tensor:
     """Return the paths [B, K, T, 2] that a probe, trained on s_y, reads from the predictions of all K codes."""
-    probe = Probe(subject.s_seen.s_y, paths(subject.world, subject.known), subject.config.measure.probe)
-    return probe(subject.model.predict(s_x, _codes(subject).unsqueeze(0))).unflatten(-1, (subject.world.frames, 2))
-
-
-def paths(world, factors: dict[str, Tensor]) -> Tensor:
-    """Return where the car is in the frames of y, [B, T · 2]."""
-    return world.positions(factors)[:, world.frames :].flatten(1)
+    read = subject.path_probe(subject.model.predict(s_x, _codes(subject).unsqueeze(0)))
+    return read.unflatten(-1, (subject.world.frames, 2))
 
 
 def _targets(world, known: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,12 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from jepa.evaluate import Row, Subject
-from jepa.minimize import multistart, refined
+from jepa.minimize import Minimum, multistart, refined
 from jepa.model import JEPA, Representations
 
 TIMED = 64  # pairs on which operations are counted
 PAIRS = 512  # on which descents of many kinds are compared
 POINTS = ((1, 1), (4, 1), (16, 1), (64, 1), (4, 4), (16, 4), (64, 4), (16, 16))  # starts, and how many of them descend
+WIDE = (64, 4)  # of them, where the least energy is asked for
 STEPS = (0, 1, 2, 3, 5, 8, 12, 20, 40)
 
 
@@ -55,43 +56,40 @@ def amortization(subject: Subject) -> list[Row]:
     if not hasattr(model.latent, "points"):
         what = "expected a latent found by gradient descent for 'amortization'"
         raise ValueError(f"measure.names: {what}, found {subject.config.latent.name!r}")
-    s, a = _first(subject.s, PAIRS), subject.a[:PAIRS]
-    descents = _descents(model, s, a)
+    s, a = subject.s.first(PAIRS), subject.a[:PAIRS]
+    descents = [descent for points in POINTS for descent in _descents(model, s, a, points)]
     proposal = model.latent.project(model.inference(*s))[0].detach()
     first, last = (refined(model.cost(s, a), proposal, steps).value for steps in (0, 2 * STEPS[-1]))
     least = torch.stack([last, *(found for found, _ in descents)]).amin(0).mean()
     wrong = Representations(s.s_x, s.s_y.roll(-1, 0))
-    mismatched = torch.stack([found for found, _ in _descents(model, wrong, a, ((64, 4),), STEPS[-1:])]).amin(0)
-    scale = float(mismatched.median() - least)
+    scale = float(_descent(model, wrong, a, WIDE).value.median() - least)
     gaps = [float(found.mean() - least) / scale for found, _ in descents]
     gap = float(first.mean() - least) / scale
     spent = [operations for (_, operations), found in zip(descents, gaps, strict=True) if found <= gap]
-    own = _counted(lambda: refined(model.cost(_first(s), a[:TIMED]), model.inference(*_first(s))))
+    own = _counted(lambda: refined(model.cost(s.first(TIMED), a[:TIMED]), model.inference(*s.first(TIMED))))
     dearest = max(operations for _, operations in descents)
     return [Row("gap", gap), Row("speedup", min(spent, default=dearest) / own)]
 
 
-def _descents(
-    model: JEPA,
-    s: Representations,
-    a: Tensor,
-    points: tuple[tuple[int, int], ...] = POINTS,
-    steps: tuple[int, ...] = STEPS,
-) -> list[tuple[Tensor, float]]:
-    """Return what gradient descents of many kinds find, F [B], and the operations of each per pair."""
-    latent, few = model.latent, model.cost(_first(s), a[:TIMED])
-    found = []
-    for starts, restarts in points:
-        for count in steps:
-            rest = (latent.points[:starts], restarts, count, latent.rate)
-            spent = _counted(lambda rest=rest: multistart(few, *rest))
-            found.append((multistart(model.cost(s, a), *rest).value, spent))
-    return found
+def _descents(model: JEPA, s: Representations, a: Tensor, points: tuple[int, int]) -> list[tuple[Tensor, float]]:
+    """Return what gradient descents of growing length find, F [B], and the operations of each per pair.
+
+    The longest passes by the ends of all others, and every step takes as many operations as the first.
+    """
+    trace, few = _descent(model, s, a, points).trace, (model, s.first(TIMED), a[:TIMED], points)
+    begin, one = (_counted(lambda count=count: _descent(*few, count)) for count in (0, 1))
+    return [(trace[count], begin + count * (one - begin)) for count in STEPS]
+
+
+def _descent(model: JEPA, s: Representations, a: Tensor, points: tuple[int, int], steps: int = STEPS[-1]) -> Minimum:
+    """Return the end of gradient descent from the best so many of so many of the latent's fixed starts."""
+    (starts, restarts), latent = points, model.latent
+    return multistart(model.cost(s, a), latent.points[:starts], restarts, steps, latent.rate)
 
 
 def operations(model: JEPA, s: Representations, a: Tensor) -> float:
     """Return the floating-point operations of matrix products and convolutions that an inference takes, per pair."""
-    return _counted(lambda: model.minimum(_first(s), a[:TIMED]))
+    return _counted(lambda: model.minimum(s.first(TIMED), a[:TIMED]))
 
 
 def prediction_operations(model: JEPA, s: Representations, a: Tensor) -> float:
@@ -106,8 +104,3 @@ def _counted(act: Callable[[], object]) -> float:
     with Operations() as counted:
         act()
     return counted.total / TIMED
-
-
-def _first(s: Representations, count: int = TIMED) -> Representations:
-    """Return the first pairs, by default those on which operations are counted."""
-    return Representations(s.s_x[:count], s.s_y[:count])

@@ -18,10 +18,9 @@ from torch import Tensor
 from jepa import build
 from jepa.energy import distance
 from jepa.evaluate import Row, Subject
-from jepa.evaluate.futures import path_gap, paths
+from jepa.evaluate.futures import path_gap
 from jepa.evaluate.inference import operations, prediction_operations
-from jepa.measures.collapse import effective_rank
-from jepa.measures.probes import Probe
+from jepa.measures.collapse import contrast, effective_rank
 from jepa.model import Representations
 from jepa.worlds.pairs import NEAR
 
@@ -50,15 +49,14 @@ def modes(subject: Subject) -> list[Row]:
     """
     model, found = subject.model, _modes(subject)
     count, size = found.z.shape[:2]
-    probe = Probe(subject.s_seen.s_y, paths(subject.world, subject.known), subject.config.measure.probe)
-    read = probe(found.heard).unflatten(-1, (subject.world.frames, 2))  # [N, M, J, T, 2]
+    read = subject.path_probe(found.heard).unflatten(-1, (subject.world.frames, 2))  # [N, M, J, T, 2]
     truth = subject.world.futures(_first(subject.held_out.factors, count))  # [N, M, T, 2]
     met = path_gap(read, truth.unsqueeze(2)).square().mean(2).sqrt() <= NEAR
     with torch.no_grad():
         energies = model.cost(found.s, subject.a[:count])(found.z)  # [N, M]
     named = energies.argmin(1)
-    value = model.minimum(found.s, subject.a[:count]).value
-    flat = float(_mismatched(subject, count).median() - value.median()) < UNCOLLAPSED * subject.reference
+    value = subject.true.value
+    flat = contrast(value, subject.mismatched, subject.reference) < UNCOLLAPSED
     centers = found.heard.mean(2)
     others = torch.triu_indices(size, size, 1)
     barrier = distance(centers[:, others[0]], centers[:, others[1]]).mean() / 4
@@ -69,7 +67,7 @@ def modes(subject: Subject) -> list[Row]:
         Row("bits_of_future", information(found.branch, named, size)),
     ]
     # without a latent all modes have one prediction, and there is no ridge
-    return [*rows, Row("energy_over_barrier", float(value.mean() / barrier))] if barrier > 0 else rows
+    return [*rows, Row("energy_over_barrier", float(value[:count].mean() / barrier))] if barrier > 0 else rows
 
 
 def latents(subject: Subject) -> list[Row]:
@@ -79,8 +77,7 @@ def latents(subject: Subject) -> list[Row]:
     `jepa.latents.interface.LatentVariable.spent`; `latent_rank`: effective rank of what is heard of ž;
     `inference_cost`: floating-point operations of an inference, in units of one prediction's.
     """
-    model, s = subject.model, subject.s
-    found = model.minimum(s, subject.a)
+    model, s, found = subject.model, subject.s, subject.true
     with torch.no_grad():
         price, heard = model.latent.regularize(found.argmin), model.latent.heard(found.argmin)
     rows = [
@@ -101,9 +98,8 @@ def entries(subject: Subject) -> list[Row]:
     model, world = subject.model, subject.world
     if model.latent.codes is None:
         raise ValueError(f"measure.names: expected codes for 'entries', found {subject.config.latent.name!r}")
-    z = model.minimum(subject.s, subject.a).argmin
     branch, size = world.branch(subject.held_out.factors), world.branches
-    index = model.latent.nearest(z)
+    index = model.latent.nearest(subject.true.argmin)
     use = torch.stack(
         [
             torch.bincount(index[branch == m], minlength=len(model.latent.codes)).double() / (branch == m).sum()
@@ -149,21 +145,12 @@ def information(a: Tensor, b: Tensor, size: int) -> float:
     return float(entropy(joint.sum(0)).sum() + entropy(joint.sum(1)).sum() - entropy(joint).sum()) / math.log(2)
 
 
-def _mismatched(subject: Subject, count: int) -> Tensor:
-    """Return F of each of the first contexts with the next one's target, where that is not plausible."""
-    first = _first(subject.held_out.factors, count)
-    wrong = subject.world.oracle(first, {name: factor.roll(-1, 0) for name, factor in first.items()}) > NEAR**2
-    s = Representations(subject.s.s_x[:count][wrong], subject.s.s_y[:count].roll(-1, 0)[wrong])
-    return subject.model.minimum(s, subject.a[:count].roll(-1, 0)[wrong]).value
-
-
 @torch.no_grad()
 def _modes(subject: Subject) -> Modes:
     """Return what the latent makes of every future of the first held-out contexts."""
     model, alternatives = subject.model, subject.alternatives  # [N, M, D]
     count, size = alternatives.shape[:2]
-    s = Representations(subject.s.s_x[:count], subject.s.s_y[:count])
-    a = subject.a[:count]
+    s, a = subject.s.first(count), subject.a[:count]
     each = Representations(s.s_x.repeat_interleave(size, 0), alternatives.flatten(0, 1))
     z = model.minimum(each, a.repeat_interleave(size, 0)).argmin.unflatten(0, (count, size))
     heard = model.latent.heard(z)  # [N, M, J, Z]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from jepa import build
-from jepa.evaluate import Row, Subject
-from jepa.evaluate.futures import halved, paths
+from jepa.evaluate import Row, Subject, paths
+from jepa.evaluate.futures import halved
 from jepa.latents.finite import NoLatent
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations

@@ -17,6 +17,7 @@ from jepa.minimize import fista, l1
 from jepa.predictors import Additive
 
 LONG = 600  # steps of FISTA that count as the minimum
+PAIRS = 512  # of which it is found
 COVERED = 0.95  # share of the pairs that the counted active sets cover
 GAP = 0.05  # of F above its minimum, relative to it
 
@@ -33,13 +34,13 @@ def sparsity(subject: Subject) -> list[Row]:
     Raises: ValueError for another predictor or latent.
     """
     w = _parts(subject)[0]
-    z = subject.model.minimum(subject.s, subject.a).argmin
+    z = subject.true.argmin
     active = z != 0  # FISTA's proximal map sets numbers to exactly 0
     shuffled = torch.stack([column[_order(len(z), subject)] for column in active.T], 1)
-    ranks = [float(torch.linalg.matrix_rank(w[:, on])) if on.any() else 0.0 for on in active]
+    ranks = torch.linalg.matrix_rank(w * active.unsqueeze(1))  # of W with the other columns set to 0
     return [
         Row("active", float(active.double().sum(1).mean())),
-        Row("local_dimension", sum(ranks) / len(ranks)),
+        Row("local_dimension", float(ranks.double().mean())),
         Row("column_norm", float(w.norm(dim=0).mean())),
         Row("code_norm", float(z.abs().sum(1).mean())),
         Row("active_sets", covering(active)),
@@ -59,10 +60,11 @@ def unrolled(subject: Subject) -> list[Row]:
     model, latent = subject.model, _parts(subject)[1]
     if model.inference is None:
         raise ValueError("measure.names: expected a network that infers z for 'unrolled', found none")
-    cost = model.cost(subject.s, subject.a)
+    s, a = subject.s.first(PAIRS), subject.a[:PAIRS]
+    cost = model.cost(s, a)
     with torch.no_grad():
-        proposed = float(cost(model.inference(*subject.s).unsqueeze(1)).mean())
-    start = latent.zero.expand(len(subject.s.s_y), -1, -1)
+        proposed = float(cost(model.inference(*s).unsqueeze(1)).mean())
+    start = latent.zero.expand(len(s.s_y), -1, -1)
     found = fista(lambda z: cost(z) - latent.regularize(z), l1(latent.alpha), start, LONG, latent.lipschitz)
     trace = found.trace.double().mean(1)
     gaps, gap = trace / trace[-1] - 1, proposed / float(trace[-1]) - 1

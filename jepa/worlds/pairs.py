@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,14 @@ class Pairs(NamedTuple):
     a: Tensor  # [B, A] action, of width 0 where there is none
     y: Tensor  # [B, …] target
     factors: dict[str, Tensor]  # name -> [B, F] ground truth, for measuring only
+
+
+def mismatched(world: Any, factors: dict[str, Tensor]) -> Tensor:
+    """Return the energy on true states [B] of every pair's x with the y of the next pair, of the first for the last.
+
+    Up to NEAR² such a pair is plausible, and no model can tell it from a true one.
+    """
+    return world.oracle(factors, {name: factor.roll(-1, 0) for name, factor in factors.items()})
 
 
 def joined(parts: Sequence[Pairs]) -> Pairs:
