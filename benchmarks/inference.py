@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from benchmarks.free_energy import seconds
 from jepa import build
 from jepa.config import configure
 from jepa.evaluate.inference import operations, prediction_operations
@@ -40,13 +39,6 @@ def head(way: dict[str, Any]) -> JEPA:
     parts = {"encoder_x": {"name": "mlp", "outputs": WIDTH}, "encoder_y": {"name": "mlp", "outputs": WIDTH}}
     config = configure({"world": "plane", "predictor": {"name": "mlp", "hidden": [192, 192]}}, parts, way)
     return build.head(build.model(config, seed=0)).eval()
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Return the seconds a call takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ from jepa.minimize import fista, l1
 from jepa.predictors import Additive
 
 LONG = 600  # steps of FISTA that count as the minimum
-PAIRS = 512  # of which it is found
 COVERED = 0.95  # share of the pairs that the counted active sets cover
 GAP = 0.05  # of F above its minimum, relative to it
 
@@ -60,11 +59,10 @@ def unrolled(subject: Subject) -> list[Row]:
     model, latent = subject.model, _parts(subject)[1]
     if model.inference is None:
         raise ValueError("measure.names: expected a network that infers z for 'unrolled', found none")
-    s, a = subject.s.first(PAIRS), subject.a[:PAIRS]
-    cost = model.cost(s, a)
+    cost = model.cost(subject.s, subject.a)
     with torch.no_grad():
-        proposed = float(cost(model.inference(*s).unsqueeze(1)).mean())
-    start = latent.zero.expand(len(s.s_y), -1, -1)
+        proposed = float(cost(model.inference(*subject.s).unsqueeze(1)).mean())
+    start = latent.zero.expand(len(subject.s.s_y), -1, -1)
     found = fista(lambda z: cost(z) - latent.regularize(z), l1(latent.alpha), start, LONG, latent.lipschitz)
     trace = found.trace.double().mean(1)
     gaps, gap = trace / trace[-1] - 1, proposed / float(trace[-1]) - 1
