@@ -27,6 +27,8 @@ def test_contrast_is_that_of_pairs_that_cannot_be(model):
     found = values(futures.collapse(subject))
     assert 0 < (~wrong).sum() < 60
     assert found["contrast"] == pytest.approx(contrast(true, mismatched, REFERENCE))
+    spread = float(torch.cdist(y[:, :4], y[:, :4]).square().sum()) / (200 * 199)
+    assert found["relative_contrast"] == pytest.approx(contrast(true, mismatched, 1) / spread, rel=1e-4)
     assert found["auroc"] == pytest.approx(auroc(true, mismatched))
     assert found["true_energy"] == pytest.approx(float(true.median()) / REFERENCE, abs=1e-6)
     assert found["effective_rank"] == pytest.approx(effective_rank(y[:, :4]), rel=1e-5) and found["parameters"] == 0

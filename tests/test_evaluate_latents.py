@@ -63,14 +63,15 @@ def test_free_latent_meets_all_futures_and_cannot_be_told_from_none():
     assert found["mode_recall"] == 1 and found["recall_uncollapsed"] == 0
 
 
-def test_recall_counts_from_a_contrast_of_a_half_on():
+def test_recall_counts_from_a_contrast_of_a_half_on(monkeypatch):
     subject = told(codebook(EVEN, *identity(2)), of_path(EVEN))
     wrong = brute_mismatched(subject)
     gaps = (every(EVEN, subject.held_out.x)[wrong] - subject.held_out.y.roll(-1, 0)[wrong, None, :4]).square().sum(2)
-    height = float(gaps.amin(1).median())  # true pairs have none
-    for share, recall in ((0.45, 0.0), (0.55, 1.0)):
-        scaled = dataclasses.replace(subject, reference=height / share)
-        assert values(latents.modes(scaled))["recall_uncollapsed"] == recall
+    height = gaps.amin(1).median()  # true pairs have none
+    share = float(height / torch.cdist(subject.s.s_y, subject.s.s_y).square().sum()) * 300 * 299
+    for limit, recall in ((1.01 * share, 0.0), (0.99 * share, 1.0)):
+        monkeypatch.setattr(latents, "UNCOLLAPSED", limit)
+        assert values(latents.modes(subject))["recall_uncollapsed"] == recall
 
 
 def test_barrier_is_a_quarter_of_the_squared_distance_of_the_modes():

@@ -27,7 +27,9 @@ def collapse(subject: Subject) -> list[Row]:
     """Return contrast, AUROC and effective rank, and the AUROC of an oracle, the energy on true states.
 
     Mismatched are pairs of one clip's x with the next one's y, those left out that would be plausible;
-    `mismatched_energy_ratio`: their median F in units of the mean squared distance of s_y as trained, 0 where flat;
+    `relative_contrast`: contrast in units of the mean squared distance of s_y as trained, not of E0, for what stands
+    behind the same frozen encoders, which cannot shrink and may have grown; `mismatched_energy_ratio`: the median F of
+    mismatched pairs in the same units, 0 where flat;
     `normalized_error`: the mean F of true pairs in units of the variance of s_y, 1 where a constant predicts as well.
     """
     factors, true, mismatched = subject.held_out.factors, subject.true.value, subject.mismatched
@@ -35,6 +37,7 @@ def collapse(subject: Subject) -> list[Row]:
     oracle_true = subject.world.oracle(factors, factors)
     return [
         Row("contrast", contrast(true, mismatched, subject.reference)),
+        Row("relative_contrast", contrast(true, mismatched, spread)),
         Row("auroc", auroc(true, mismatched)),
         Row("oracle_auroc", auroc(oracle_true, subject.oracle[subject.oracle > NEAR**2])),
         Row("effective_rank", effective_rank(code(subject.model, subject.s))),

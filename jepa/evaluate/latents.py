@@ -20,11 +20,11 @@ from jepa.energy import distance
 from jepa.evaluate import Row, Subject
 from jepa.evaluate.futures import path_gap
 from jepa.evaluate.inference import operations, prediction_operations
-from jepa.measures.collapse import contrast, effective_rank
+from jepa.measures.collapse import contrast, effective_rank, reference_energy
 from jepa.model import Representations
 from jepa.worlds.pairs import NEAR
 
-UNCOLLAPSED = 0.5  # contrast from which on recall counts for tuning
+UNCOLLAPSED = 0.5  # relative contrast from which on recall counts for tuning
 LINES = 64  # contexts in which F is compared with parabolas
 
 
@@ -43,7 +43,7 @@ def modes(subject: Subject) -> list[Row]:
     `mode_recall`: share of futures m that the predictions at ž_m meet, read by a probe; `right_mode_lowest`: of pairs
     whose E(x, y, ž_m) is least for the m that came true; `bits_of_future`: information about m that argmin carries;
     `energy_over_barrier`: mean F of true pairs over the mean of ‖s̃_m − s̃_n‖² / 4, the height of the ridge between the
-    wells of two modes (LeCun 2022, section 4.5). `recall_uncollapsed`: mode recall, 0 where contrast is below ½.
+    wells of two modes (LeCun 2022, section 4.5). `recall_uncollapsed`: recall, 0 where relative contrast is below ½.
 
     Raises: ValueError for a world without a finite number of futures.
     """
@@ -56,7 +56,7 @@ def modes(subject: Subject) -> list[Row]:
         energies = model.cost(found.s, subject.a[:count])(found.z)  # [N, M]
     named = energies.argmin(1)
     value = subject.true.value
-    flat = contrast(value, subject.mismatched, subject.reference) < UNCOLLAPSED
+    flat = contrast(value, subject.mismatched, reference_energy(subject.s.s_y)) < UNCOLLAPSED
     centers = found.heard.mean(2)
     others = torch.triu_indices(size, size, 1)
     barrier = distance(centers[:, others[0]], centers[:, others[1]]).mean() / 4
