@@ -45,7 +45,7 @@ readme: environment ## rewrite the README's generated tables
 	python -m jepa.lab.tables
 
 benchmark: environment ## time what was made fast beside what others have
-	for file in benchmarks/*.py; do python $$file || exit 1; done
+	for name in $(basename $(notdir $(wildcard benchmarks/*.py))); do python -m benchmarks.$$name || exit 1; done
 
 clean: ## remove what runs left, not the environment, the data or the results
 	rm -rf build .pytest_cache .ruff_cache .hypothesis
