@@ -188,7 +188,7 @@ def _encoded(parent: Run, config: Config, held_out: HeldOut, task: Task) -> Enco
     return _unpacked(path)
 
 
-@lru_cache(maxsize=4)  # what is learned from the pairs once serves all runs that a process does on them
+@lru_cache(maxsize=16)  # two worlds of a few seeds; what is learned from the pairs once serves all runs on them
 def _unpacked(path: Path) -> Encoded:
     """Return pairs that were encoded. Raises: ValueError for a damaged file."""
     return unpacked(load_checkpoint(path))
