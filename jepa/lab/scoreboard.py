@@ -30,8 +30,8 @@ COLUMNS = (
     Column("bits about\nthe future", "bits_of_future", ".2f", good=1.85),
     Column("mode\nrecall", "mode_recall", ".2f", good=0.95, bad=0.5),
     Column("right mode\nlowest F", "right_mode_lowest", ".3f", good=0.99, bad=0.5),
-    Column("contrast", "relative_contrast", ".2f", good=0.5, bad=0.01, log=True),
-    Column("wide z: F of\nwrong pairs", "wide", ".3f", good=0.1, bad=0.01, log=True),
+    Column("contrast", "relative_contrast", "z.2f", good=0.5, bad=0.01),
+    Column("wide z: F of\nwrong pairs", "wide", ".3f", good=0.5, bad=0.01),
     Column("cost of\ninference", "inference_cost", ".0f", good=1, bad=400, log=True),
 )
 
