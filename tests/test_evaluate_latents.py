@@ -67,10 +67,9 @@ def test_recall_counts_from_a_contrast_of_a_half_on(monkeypatch):
     subject = told(codebook(EVEN, *identity(2)), of_path(EVEN))
     wrong = brute_mismatched(subject)
     gaps = (every(EVEN, subject.held_out.x)[wrong] - subject.held_out.y.roll(-1, 0)[wrong, None, :4]).square().sum(2)
-    height = gaps.amin(1).median()  # true pairs have none
-    share = float(height / torch.cdist(subject.s.s_y, subject.s.s_y).square().sum()) * 300 * 299
-    for limit, recall in ((1.01 * share, 0.0), (0.99 * share, 1.0)):
-        monkeypatch.setattr(latents, "UNCOLLAPSED", limit)
+    height = float(gaps.amin(1).median())  # true pairs have none
+    for share, recall in ((0.45, 0.0), (0.55, 1.0)):
+        monkeypatch.setitem(vars(subject), "spread", height / share)
         assert values(latents.modes(subject))["recall_uncollapsed"] == recall
 
 
@@ -230,3 +229,9 @@ def test_probe_of_paths_learns_once_for_all_that_is_behind_the_same_encoders():
     torch.testing.assert_close(first.path_probe(of.s.s_y), of.path_probe(of.s.s_y), rtol=0, atol=0)
     finer = dataclasses.replace(first, config=configure({"measure.probe": 64}, base=of.config))
     assert finer.path_probe is not first.path_probe
+
+
+def test_constant_representation_has_collapsed_and_is_measured_all_the_same():
+    point = Formula(lambda y: torch.ones(len(y), 4))
+    subject = told(lambda s, z: s.new_zeros(len(s), z.shape[1], 4), point)
+    assert values(latents.modes(subject))["recall_uncollapsed"] == 0

@@ -39,6 +39,7 @@ MEASURES = {
     "amortization": "jepa.evaluate.inference:amortization",
     **{name: f"jepa.evaluate.sparsity:{name}" for name in ("sparsity", "unrolled")},
 }
+TINY = 1e-30  # in the place of the spread of a constant
 
 
 class Row(NamedTuple):
@@ -113,6 +114,11 @@ class Subject:
         wrong = self.oracle > NEAR**2
         others = Representations(self.s.s_x[wrong], self.s.s_y.roll(-1, 0)[wrong])
         return self.model.minimum(others, self.a.roll(-1, 0)[wrong]).value
+
+    @cached_property
+    def spread(self) -> float:
+        """Mean squared distance of s_y as trained, in units of the energy; of a constant, next to nothing."""
+        return max(reference_energy(self.s.s_y), TINY)
 
     @cached_property
     def path_probe(self) -> Probe:

@@ -15,12 +15,10 @@ from torch import Tensor
 from jepa.encoded import encode
 from jepa.encoders import Coupling
 from jepa.evaluate import Row, Subject, paths
-from jepa.measures.collapse import auroc, contrast, effective_rank, reference_energy
+from jepa.measures.collapse import auroc, contrast, effective_rank
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 from jepa.worlds.pairs import NEAR
-
-TINY = 1e-30  # in the place of the spread of a constant
 
 
 def collapse(subject: Subject) -> list[Row]:
@@ -33,17 +31,16 @@ def collapse(subject: Subject) -> list[Row]:
     `normalized_error`: the mean F of true pairs in units of the variance of s_y, 1 where a constant predicts as well.
     """
     factors, true, mismatched = subject.held_out.factors, subject.true.value, subject.mismatched
-    spread = max(reference_energy(subject.s.s_y), TINY)
     oracle_true = subject.world.oracle(factors, factors)
     return [
         Row("contrast", contrast(true, mismatched, subject.reference)),
-        Row("relative_contrast", contrast(true, mismatched, spread)),
+        Row("relative_contrast", contrast(true, mismatched, subject.spread)),
         Row("auroc", auroc(true, mismatched)),
         Row("oracle_auroc", auroc(oracle_true, subject.oracle[subject.oracle > NEAR**2])),
         Row("effective_rank", effective_rank(code(subject.model, subject.s))),
         Row("true_energy", float(true.median()) / subject.reference),
-        Row("mismatched_energy_ratio", float(mismatched.median()) / spread),
-        Row("normalized_error", float(true.mean()) / (spread / 2)),
+        Row("mismatched_energy_ratio", float(mismatched.median()) / subject.spread),
+        Row("normalized_error", float(true.mean()) / (subject.spread / 2)),
         Row("parameters", sum(weights.numel() for weights in subject.model.parameters())),
     ]
 

@@ -20,7 +20,7 @@ from jepa.energy import distance
 from jepa.evaluate import Row, Subject
 from jepa.evaluate.futures import path_gap
 from jepa.evaluate.inference import operations, prediction_operations
-from jepa.measures.collapse import contrast, effective_rank, reference_energy
+from jepa.measures.collapse import contrast, effective_rank
 from jepa.model import Representations
 from jepa.worlds.pairs import NEAR
 
@@ -56,7 +56,7 @@ def modes(subject: Subject) -> list[Row]:
         energies = model.cost(found.s, subject.a[:count])(found.z)  # [N, M]
     named = energies.argmin(1)
     value = subject.true.value
-    flat = contrast(value, subject.mismatched, reference_energy(subject.s.s_y)) < UNCOLLAPSED
+    flat = contrast(value, subject.mismatched, subject.spread) < UNCOLLAPSED
     centers = found.heard.mean(2)
     others = torch.triu_indices(size, size, 1)
     barrier = distance(centers[:, others[0]], centers[:, others[1]]).mean() / 4
