@@ -149,6 +149,16 @@ def test_named_variants_run_alone_and_again_without_a_second_row():
     assert not table.duplicated(["variant", "seed", "metric"]).any() and set(table.variant) == {"tiny_2", "tiny_4"}
 
 
+def test_seeds_grow_for_the_variants_that_are_named_only():
+    grown = tiny()
+    grown.run()
+    table = grown.run("tiny_4", times=2)
+    assert not table.duplicated(["variant", "seed", "metric"]).any()
+    assert table.groupby("variant").seed.unique().map(sorted).to_dict() == {"tiny_2": [0, 1], "tiny_4": [0, 1, 2, 3]}
+    with pytest.raises(ValueError, match="times: expected at least 1, found 0"):
+        grown.run(times=0)
+
+
 def test_values_wide_and_long_are_the_table_looked_at_differently(done):
     table = done.table
     rows = table[(table.metric == "low_energy_share") & (table.variant == "tiny_4")]

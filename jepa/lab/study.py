@@ -70,13 +70,16 @@ class Study:
         """All variants of the notebook by name, levels as `<variant>_<level>`."""
         return read(paths.variants(self.notebook), *self._diffs)
 
-    def run(self, *names: str) -> pd.DataFrame:
+    def run(self, *names: str, times: int = 1) -> pd.DataFrame:
         """Return the measurements of the named variants (default: all), training what is not yet trained.
 
-        Raises: ValueError for a variant that does not exist.
+        Args: times: so many times as many seeds as the study has, for a claim whose seeds had to grow.
+        Raises: ValueError for a variant that does not exist, or times < 1.
         """
+        if times < 1:
+            raise ValueError(f"times: expected at least 1, found {times}")
         chosen = choose(self.variants, names)
-        asked = tasks(self.variants, chosen, self.seeds, paths.data)
+        asked = tasks(self.variants, chosen, range(times * len(self.seeds)), paths.data)
         with tqdm(total=len(asked), desc="runs", unit="run", disable="TQDM_DISABLE" in os.environ) as bar:
             for run in execute_all(asked, paths.runs(), self.workers, bar.update):
                 name, seed = run.task.name, run.task.seed
