@@ -15,7 +15,7 @@ from tqdm import tqdm
 from jepa.config import read_diff, unknown
 from jepa.lab import paths
 from jepa.pool import execute_all
-from jepa.runs import tasks
+from jepa.tasks import tasks
 from jepa.variants import choose, read
 
 

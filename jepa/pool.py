@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from jepa.processes import die_with_parent, keep_memory
-from jepa.runs import Run, Task, execute, identity
+from jepa.runs import Run, execute, learn
+from jepa.tasks import Task, identity
 
 
 def execute_all(
@@ -45,7 +46,10 @@ def execute_all(
 def _submit(
     pool: ProcessPoolExecutor, tasks: Sequence[Task], store: Path, progress: Callable[[int], None]
 ) -> list[Future]:
-    """Return the futures of all tasks; one that is built on another run begins when that run is done."""
+    """Return the futures of all tasks; one that is built on another run begins when that run is done.
+
+    Runs that others are built on and nobody asked for are trained only.
+    """
     asked = [identity(task) for task in tasks]
     waiting: dict[str, tuple[Task, str | None]] = {}  # with the run that has to be done before
     for task, key in zip(tasks, asked, strict=True):
@@ -58,7 +62,7 @@ def _submit(
         for key, (task, parent) in list(waiting.items()):
             if parent is None or (parent in futures and futures[parent].done()):
                 del waiting[key]
-                futures[key] = pool.submit(execute, task, store)
+                futures[key] = pool.submit(execute if key in asked else learn, task, store)
                 for _ in range(asked.count(key)):
                     futures[key].add_done_callback(lambda _: progress(1))
         if waiting:

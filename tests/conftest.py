@@ -24,7 +24,8 @@ from jepa.data import HeldOut  # noqa: E402
 from jepa.evaluate import Subject  # noqa: E402
 from jepa.latents.finite import Discrete, NoLatent  # noqa: E402
 from jepa.model import JEPA  # noqa: E402
-from jepa.runs import Run, Task  # noqa: E402
+from jepa.runs import Run  # noqa: E402
+from jepa.tasks import Task  # noqa: E402
 from jepa.worlds.fork import Fork  # noqa: E402
 from jepa.worlds.pairs import Pairs  # noqa: E402
 from jepa.worlds.plane import Plane  # noqa: E402

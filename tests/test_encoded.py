@@ -14,7 +14,8 @@ from jepa.config import Part, configure
 from jepa.data import HeldOut, load
 from jepa.evaluate import measure
 from jepa.model import JEPA
-from jepa.runs import Task, execute, trained
+from jepa.runs import execute, trained
+from jepa.tasks import Task
 from jepa.train import fit, save
 from jepa.train import load as load_checkpoint
 from jepa.worlds.pairs import Pairs
@@ -151,7 +152,7 @@ def test_other_pairs_are_another_file(task, tmp_path, diff):
     held_out = load(task.held_out, task.config.world)
     child, other = child_of(task), child_of(task)
     other = other._replace(**diff) if "seed" in diff else changed(other, **diff)
-    one, two = (runs._encoded(parent, each.config, held_out, each) for each in (child, other))
+    one, two = (runs._encoded(each, parent.folder, held_out) for each in (child, other))
     assert len(files(tmp_path)) == 2
     fresh = encoded.encoded(other.config, trained(parent), held_out, other.seed)
     assert torch.equal(two.pool.x, fresh.pool.x) and torch.equal(two.seen.a, fresh.seen.a)

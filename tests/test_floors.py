@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"config", "energy", "minimize", "encoders", "worlds", "processes"},
     {"predictors", "measures", "data", "latents", "regularizers", "planning", "variants"},
-    {"model"},
+    {"model", "tasks"},
     {"hjepa", "losses", "watch"},
     {"train"},
     {"build"},

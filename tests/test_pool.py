@@ -24,15 +24,19 @@ def threads(monkeypatch):
 @pytest.fixture
 def done(monkeypatch, threads):
     """Return a list of what the pool begins and ends, in order."""
-    events, do = [], pool.execute
+    events = []
 
-    def watched(task, store):
-        events.append(("begin", task.name))
-        run = do(task, store)
-        events.append(("end", task.name))
-        return run
+    def watched(do):
+        def begin_and_end(task, store):
+            events.append(("begin", task.name))
+            result = do(task, store)
+            events.append(("end", task.name))
+            return result
 
-    monkeypatch.setattr(pool, "execute", watched)
+        return begin_and_end
+
+    for name in ("execute", "learn"):
+        monkeypatch.setattr(pool, name, watched(getattr(pool, name)))
     return events
 
 
@@ -126,6 +130,13 @@ def test_parent_is_trained_once_whoever_asks(task, tmp_path, drawn, threads):
         assert [run.rows for run in again] == [run.rows for run in found] and sum(ended) == 2 * len(asked)
         assert stamps(store) == before and len(drawn) == 8 + 2
         assert len(list(store.iterdir())) == 1 + children
+
+
+def test_parent_nobody_asked_for_is_not_measured(task, tmp_path, threads):
+    (child,) = execute_all([child_of(task)], tmp_path)
+    assert [record.parent for record in tmp_path.rglob("measured-*.json")] == [child.folder]
+    asked = execute_all([child_of(task), task], tmp_path)
+    assert asked[0].rows == child.rows and asked[1].rows == execute(task, tmp_path / "alone").rows
 
 
 def test_child_waits_for_its_own_parent(task, tmp_path, drawn, threads):

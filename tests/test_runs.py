@@ -16,8 +16,10 @@ from conftest import ROOT, changed, child_of, encoders, generator, same, stamps,
 
 from jepa import build, data, runs
 from jepa.config import Part
-from jepa.runs import execute, identity, trained
+from jepa.runs import execute, learn, trained
+from jepa.tasks import identity
 from jepa.train import fit
+from jepa.train import load as load_checkpoint
 from jepa.watch import CollapseWarning, Watch
 
 
@@ -79,6 +81,25 @@ def test_run_cut_between_training_and_measuring_is_measured_only(task, tmp_path,
     assert len(drawn) == 8
     assert execute(task, tmp_path / "cut").rows == execute(task, tmp_path / "whole").rows
     assert len(drawn) == 16
+
+
+def test_learning_trains_once_and_measures_nothing(task, tmp_path, drawn):
+    folder = learn(task, tmp_path / "learned")
+    before = stamps(tmp_path)
+    assert learn(task, tmp_path / "learned") == folder and stamps(tmp_path) == before
+    assert len(drawn) == 8 and not list(tmp_path.rglob("*.json"))
+    one, two = (execute(task, tmp_path / store) for store in ("learned", "whole"))
+    assert len(drawn) == 16 and one.rows == two.rows and one.curve == two.curve and one.folder == folder
+
+
+@pytest.mark.parametrize("missing", ["trained", "checkpoint.pt"])
+def test_what_is_not_known_to_be_trained_is_trained(task, tmp_path, drawn, missing):
+    folder = learn(task, tmp_path)
+    weights = load_checkpoint(folder / "checkpoint.pt")["model"]
+    (folder / missing).unlink()
+    learn(task, tmp_path)
+    assert len(drawn) == {"trained": 8, "checkpoint.pt": 16}[missing]
+    assert same(load_checkpoint(folder / "checkpoint.pt")["model"], weights)
 
 
 def test_full_disk_leaves_no_record_and_names_the_run(task, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jepa.config import configure
-from jepa.runs import tasks
+from jepa.tasks import tasks
 from jepa.variants import choose, read
 
 SETS = {

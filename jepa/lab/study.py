@@ -34,7 +34,8 @@ from jepa.lab import ledger, page, paths, style
 from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
 from jepa.pool import execute_all
-from jepa.runs import Run, tasks, trained
+from jepa.runs import Run, trained
+from jepa.tasks import tasks
 from jepa.variants import Variant, choose, read
 
 COLUMNS = list(Measurement._fields)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from jepa.config import configure, read_diff
 from jepa.lab import paths
 from jepa.pool import execute_all
-from jepa.runs import tasks
+from jepa.tasks import tasks
 from jepa.variants import choose, read
 
 
