@@ -75,5 +75,5 @@ data: experiments/data.yaml | environment
 	python -m jepa.data --out data
 	@touch data
 
-build/source/%.py: notebooks/%.ipynb experiments/claims.yaml | environment
+build/source/%.py: notebooks/%.ipynb | environment
 	@python -m jepa.lab.source $< $@
