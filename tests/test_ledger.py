@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from jepa.lab.ledger import as_table, checks_table, count_findings, load, main, read_claims, read_measurements
+from jepa.lab.ledger import (
+    STATES,
+    as_table,
+    checks_table,
+    clause,
+    count_findings,
+    load,
+    main,
+    read_claims,
+    read_measurements,
+    state,
+)
 from jepa.lab.verdict import Check, Claim, Measurement, combine, judge_claim
 
 CLAIMS = Path(__file__).parents[1] / "experiments" / "claims.yaml"
@@ -63,8 +74,8 @@ RULES = {
 }
 
 
-def claim(*checks, kind="measured", seeds=3):
-    return Claim("E1", kind, "A statement.", "section 4.3", "01_energies", seeds, checks)
+def claim(*checks, kind="measured", seeds=3, **said):
+    return Claim("E1", kind, "A statement.", "section 4.3", "01_energies", seeds, checks, **said)
 
 
 def check(op=">=", threshold=0.5, kind="measured", metric="error", scale="linear"):
@@ -209,6 +220,92 @@ def test_what_a_scale_does_not_admit_names_claim_metric_and_variant():
         judge_claim(claim(check()), [], "cpus")
 
 
+# ------------------------------------------------------------------------------- suspended claims, and caveats
+WHY = "the rule measures scale,\n  not volume."
+SAID = "the rule measures scale, not volume."
+
+
+@pytest.mark.parametrize("values", [(0.7, 0.7, 0.7), (0.1, 0.1, 0.1), (0.0, 1.0, 0.5), (0.7,), ()])
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu"])
+def test_a_suspended_claim_is_open_for_its_reason_whatever_its_checks_say(values, profile):
+    plain, suspended = (
+        judge_claim(claim(check(), **said), rows(*values), profile) for said in ({}, {"suspended": WHY})
+    )
+    assert (suspended["verdict"], suspended["reason"]) == ("open", f"suspended: {SAID}")
+    assert (suspended["suspended"], plain["suspended"]) == (SAID, None)
+    changed = ("verdict", "reason", "suspended")
+    assert {key: suspended[key] for key in suspended if key not in changed} == {
+        key: plain[key] for key in plain if key not in changed
+    }
+
+
+def test_what_is_suspended_no_more_is_judged_by_its_checks():
+    good = rows(0.7, 0.7, 0.7)
+    assert judge_claim(claim(check(), suspended=WHY), good, "cpu")["checks"][0]["verdict"] == "holds"
+    assert judge_claim(claim(check()), good, "cpu")["verdict"] == "holds"
+
+
+@pytest.mark.parametrize("values", [(0.7, 0.7, 0.7), (0.1, 0.1, 0.1), (0.0, 1.0, 0.5), ()])
+def test_a_caveat_changes_nothing_but_itself(values):
+    plain, noted = (judge_claim(claim(check(), **said), rows(*values), "cpu") for said in ({}, {"caveat": WHY}))
+    assert noted == plain | {"caveat": SAID} and plain["caveat"] is None
+
+
+@pytest.mark.parametrize("name", ["suspended", "caveat"])
+@pytest.mark.parametrize("value", ["", "  ", 1, True, ["a reason"]])
+def test_a_reason_is_a_sentence(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected a sentence, found"):
+        claim(check(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "suspended", "expected"),
+    [
+        ((0.7, 0.7, 0.7), None, "holds"),
+        ((0.1, 0.1, 0.1), None, "fails"),
+        ((0.0, 1.0, 0.5), None, "inconclusive"),
+        ((0.7,), None, "inconclusive"),
+        ((), None, "not measured yet"),
+        ((0.7, 0.7, 0.7), WHY, "suspended"),
+        ((), WHY, "suspended"),
+    ],
+)
+def test_a_state_is_the_verdict_or_why_it_is_open(values, suspended, expected):
+    entry = judge_claim(claim(check(), suspended=suspended), rows(*values), "cpu")
+    assert state(entry) == expected
+    assert state(judge_claim(claim(), [], "cpu")) == "not measured yet"  # no checks
+
+
+def test_states_add_up_to_all_findings():
+    draw = random.Random(0)
+    kinds = ("measured", "identity")
+    for _ in range(50):
+        claims = {}
+        for number in range(draw.randrange(12)):
+            kind = draw.choice(kinds)
+            one = claim(
+                check(kind=kind), kind=kind, suspended=draw.choice((None, WHY)), caveat=draw.choice((None, WHY))
+            )
+            values = draw.choice(((0.7, 0.7, 0.7), (0.1, 0.1, 0.1), (0.0, 1.0, 0.5), ()))
+            claims[str(number)] = judge_claim(one, rows(*values), "cpu")
+        found = count_findings(claims)
+        assert list(found) == list(STATES)
+        assert sum(found.values()) == sum(entry["kind"] != "identity" for entry in claims.values())
+        undecided = sum(entry["verdict"] == "open" for entry in claims.values() if entry["kind"] != "identity")
+        assert sum(found.values()) - found["holds"] - found["fails"] == undecided
+
+
+def test_clauses_agree_in_number():
+    assert [clause(name, 1) for name in STATES[:3]] == ["holds", "fails", "is inconclusive"]
+    assert [clause(name, 2) for name in STATES] == [
+        "hold",
+        "fail",
+        "are inconclusive",
+        "are suspended",
+        "are not measured yet",
+    ]
+
+
 # -------------------------------------------------------------------------------------------- committed claims
 @pytest.fixture(scope="module")
 def committed():
@@ -300,10 +397,13 @@ def test_the_command_writes_the_verdict_of_every_claim(tree, capsys):
         "E5": ("holds", None),
         "M1": ("open", "1 of 5 seeds"),
     }
-    assert "{'holds': 1, 'fails': 0, 'open': 1}, identities not counted" in capsys.readouterr().out
+    counts = "{'holds': 1, 'fails': 0, 'inconclusive': 1, 'suspended': 0, 'not measured yet': 0}"
+    assert f"{counts}, identities not counted" in capsys.readouterr().out
     assert ledger["E1"] == {
         "verdict": "holds",
         "reason": None,
+        "suspended": None,
+        "caveat": None,
         "kind": "measured",
         "statement": "A statement on two lines.",
         "source": "section 4.3",
@@ -375,7 +475,7 @@ def test_a_failed_run_leaves_the_last_ledger_whole(tree):
 
 def test_findings_leave_identities_out_and_tables_keep_them(tree):
     ledger = load(run(tree))
-    assert count_findings(ledger) == {"holds": 1, "fails": 0, "open": 1}
+    assert count_findings(ledger) == dict.fromkeys(STATES, 0) | {"holds": 1, "inconclusive": 1}
     table = as_table(ledger)
     assert table["claim"].tolist() == ["E1", "E5", "M1"]
     assert table["checks"].tolist() == ["1 of 1 hold", "1 of 1 hold", "0 of 1 hold"]
@@ -391,8 +491,25 @@ def test_findings_leave_identities_out_and_tables_keep_them(tree):
 def test_the_committed_claims_without_measurements_are_all_open(tmp_path):
     out = tmp_path / "claims.json"
     main(["--profile", "cpu", "--results", str(tmp_path), "--claims", str(CLAIMS), "--out", str(out)])
-    reasons = Counter((entry["verdict"], entry["reason"]) for entry in load(out).values())
-    assert reasons == {("open", "not measured yet"): len(" ".join(IDS.values()).split())}
+    suspended = {entry.id: entry.suspended for entry in read_claims(CLAIMS) if entry.suspended}
+    ledger = load(out)
+    reasons = Counter((entry["verdict"], entry["reason"]) for name, entry in ledger.items() if name not in suspended)
+    assert reasons == {("open", "not measured yet"): len(" ".join(IDS.values()).split()) - len(suspended)}
+    for name, why in suspended.items():
+        assert (ledger[name]["verdict"], ledger[name]["reason"]) == ("open", f"suspended: {' '.join(why.split())}")
+
+
+def test_a_claim_of_the_file_is_suspended_until_the_key_is_taken_out(tree):
+    measured = run(tree).read_bytes()
+    path = tree / "claims.yaml"
+    note = "  seeds: 3\n  suspended: the unit is\n    another one.\n  caveat: one more.\n"
+    path.write_text(CLAIM.replace("  seeds: 3\n", note), encoding="utf-8")
+    entry = load(run(tree))["E1"]
+    assert (entry["verdict"], entry["reason"]) == ("open", "suspended: the unit is another one.")
+    assert entry["checks"] == json.loads(measured)["E1"]["checks"] and entry["caveat"] == "one more."
+    assert count_findings(load(tree / "results/cpu/claims.json"))["suspended"] == 1
+    path.write_text(CLAIM, encoding="utf-8")
+    assert run(tree).read_bytes() == measured and json.loads(measured)["E1"]["verdict"] == "holds"
 
 
 @pytest.mark.parametrize(
@@ -461,6 +578,11 @@ def test_a_file_that_is_no_measurements_csv_is_named(tree, content):
         ("notebook: 01_energies", "notebook: energies", "claim E1: notebook: expected a name such as 01_"),
         ("notebook: 01_energies", "notebook: 01_energies.ipynb", "claim E1: notebook: expected a name such as 01_"),
         ("source: section 4.3", "source: ''", "claim E1: source: expected a sentence"),
+        ("seeds: 3", "seeds: 3\n  suspended:", "claim E1: suspended: expected a sentence or no such key, found none"),
+        ("seeds: 3", "seeds: 3\n  suspended: ''", "claim E1: suspended: expected a sentence, found ''"),
+        ("seeds: 3", "seeds: 3\n  suspended: yes", "claim E1: suspended: expected a sentence, found True"),
+        ("seeds: 3", "seeds: 3\n  caveat: [a, b]", "claim E1: caveat: expected a sentence, found"),
+        ("seeds: 3", "seeds: 3\n  caveats: one", "claim E1: expected keys .*unknown or missing: caveats"),
         ("seeds: 3", "seeds: 3\n  history: [0.4]", "claim E1: expected a mapping, found 0.4"),
         ("seeds: 3", "seeds: 3\n  history: no", "claim E1: checks, history: expected lists"),
         ("- id: E1", "id: E1\n- ", "expected a readable YAML file"),

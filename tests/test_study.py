@@ -349,6 +349,7 @@ def test_smoke_run_shows_the_committed_evidence_and_others_their_own(checkout, m
     committed.parent.mkdir(parents=True)
     committed.write_bytes(b"the committed figure")
     entry = {"verdict": "holds", "statement": "It is so.", "checks": [{"verdict": "holds"}]}
+    entry |= {"reason": None, "caveat": "It was so once."}
     (checkout / "results" / "cpu" / "claims.json").write_text(json.dumps({"E1": entry}))
     shown = []
     monkeypatch.setattr(study, "display", shown.append)
@@ -364,6 +365,7 @@ def test_smoke_run_shows_the_committed_evidence_and_others_their_own(checkout, m
             assert [picture == b"the committed figure" for picture in pictures] == [True] * evidence + [False]
             words = one.verdicts("E1").data
             assert ("E1 holds" in words and "cpu, committed" in words) == (profile == "smoke")
+            assert "caveat: It was so once." in words or profile != "smoke"
             assert "E1 open" in words or profile == "smoke"  # too few seeds are measured here
     finally:
         shutil.rmtree(checkout / "results")
@@ -373,5 +375,6 @@ def test_verdicts_without_committed_ones_are_those_of_the_run(done):
     done.add("E1", "discrete_1", "minima_per_code", {0: 2.0, 1: 1.0})
     words = done.verdicts("E1", "E2").data
     assert "E1 fails</b> (0 of 9 checks hold)" in words and "E2 open" in words and "Profile cpu." in words
+    assert "<i>not measured yet</i>" in words  # why E2 is open
     table = done.checks("E1").data
     assert "Profile cpu." in table and "minima_per_code" in table and "fails" in table

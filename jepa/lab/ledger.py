@@ -33,6 +33,7 @@ COLUMNS = {  # of a measurements.csv: the pattern of a cell, and the same in wor
 }
 CLAIM_KEYS = {"id", "kind", "statement", "source", "notebook", "seeds", "checks"}
 CHECK_KEYS = {"metric", "variant", "op", "threshold", "kind"}
+STATES = ("holds", "fails", "inconclusive", "suspended", "not measured yet")  # a verdict, and why it is open
 
 
 def read_claims(path: str | Path) -> list[Claim]:
@@ -106,10 +107,26 @@ def checks_table(ledger: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{"claim": name, **check} for name, entry in ledger.items() for check in entry["checks"]])
 
 
+def state(entry: Mapping[str, Any]) -> str:
+    """Return the verdict of a claim's entry, or why it is open: suspended, inconclusive though measured, or neither."""
+    if entry["verdict"] != "open":
+        return entry["verdict"]
+    if entry["suspended"]:
+        return "suspended"
+    return "inconclusive" if any(check["n"] for check in entry["checks"]) else "not measured yet"
+
+
 def count_findings(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many claims hold, fail and are open; identities, true by algebra, are no findings and not counted."""
-    verdicts = [entry["verdict"] for entry in ledger.values() if entry["kind"] != "identity"]
-    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+    """Return how many claims are in each state; identities, true by algebra, are no findings and not counted."""
+    states = [state(entry) for entry in ledger.values() if entry["kind"] != "identity"]
+    return {name: states.count(name) for name in STATES}
+
+
+def clause(name: str, number: int) -> str:
+    """Return what is said of so many claims in a state: holds, hold, is suspended, are suspended."""
+    if name in VERDICTS:
+        return name if number == 1 else name.removesuffix("s")
+    return f"{'is' if number == 1 else 'are'} {name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,7 +161,10 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _claim(entry: dict[str, Any]) -> Claim:
     """One claim from its YAML entry."""
-    _expect_keys(entry, CLAIM_KEYS, {"history"})
+    _expect_keys(entry, CLAIM_KEYS, {"history", "suspended", "caveat"})
+    for name in ("suspended", "caveat"):
+        if name in entry and entry[name] is None:
+            raise ValueError(f"{name}: expected a sentence or no such key, found none")
     if not isinstance(entry["checks"], list) or not isinstance(entry.get("history", []), list):
         raise ValueError("checks, history: expected lists")
     for change in entry.get("history", []):

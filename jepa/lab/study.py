@@ -178,13 +178,9 @@ class Study:
         display(style.picture(figure))
 
     def verdicts(self, *claims: str) -> HTML:
-        """Return the computed verdicts of claims with their checks; a smoke run shows the committed ones of cpu."""
+        """Return the computed verdicts of claims, why they are open, and caveats; a smoke run shows those of cpu."""
         entries, profile = self._entries(claims)
-        lines = [f"<p>Profile {profile}.</p>"]
-        for claim in claims:
-            held = [check["verdict"] for check in entries[claim]["checks"]]
-            count = f"{held.count('holds')} of {len(held)} checks hold"
-            lines.append(f"<p><b>{claim} {entries[claim]['verdict']}</b> ({count}). {entries[claim]['statement']}</p>")
+        lines = [f"<p>Profile {profile}.</p>", *(page.paragraph(claim, entries[claim]) for claim in claims)]
         return HTML("\n".join(lines))
 
     def checks(self, *claims: str) -> HTML:

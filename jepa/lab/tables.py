@@ -8,24 +8,46 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from jepa.lab import paths
-from jepa.lab.ledger import count_findings, load
+from jepa.lab.ledger import clause, count_findings, load, state
 
 PROFILE = "cpu"  # whose results the README shows
 
 
 def verdicts() -> str:
-    """Return the verdicts at the default profile: a row for each measured claim, and how many wait."""
+    """Return the verdicts at the default profile: a row for each measured claim, counts, suspensions and caveats."""
     ledger = load(paths.root() / "results" / PROFILE / "claims.json")
-    measured = {name: claim for name, claim in ledger.items() if any(check["n"] for check in claim["checks"])}
+    measured = _measured(ledger)
     rows = [
-        f"| {name} | {claim['statement']} | {claim['kind']} | {_notebook(claim['notebook'])} | **{claim['verdict']}** |"
+        f"| {name} | {claim['statement']} | {claim['kind']} | {_notebook(claim['notebook'])} | {_verdict(claim)} |"
         for name, claim in measured.items()
     ]
-    counts = ", ".join(f"{number} {verdict}" for verdict, number in count_findings(measured).items())
-    rest = f"{len(measured)} of {len(ledger)} claims are measured so far; apart from identities: {counts}."
-    return "\n".join(["| claim | statement | kind | notebook | verdict |", "|---|---|---|---|---|", *rows, "", rest])
+    found = count_findings(ledger)
+    counts = ", ".join(f"{number} {clause(name, number)}" for name, number in found.items())
+    rest = f"Of {sum(found.values())} claims that could come out either way: {counts}."
+    lines = [
+        "| claim | statement | kind | notebook | verdict |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        f"{rest}{counts}.",
+    ]
+    for title, key in (
+        ("Suspended, until measured again", "suspended"),
+        ("Caveats to verdicts that are kept", "caveat"),
+    ):
+        if noted := [f"- {name}: {claim[key]}" for name, claim in ledger.items() if claim[key]]:
+            lines += ["", f"{title}:", "", *noted]
+    return "\n".join(lines)
+
+
+def progress() -> str:
+    """Return how many claims are measured at the default profile, in a sentence."""
+    ledger = load(paths.root() / "results" / PROFILE / "claims.json")
+    return f"{len(_measured(ledger))} of {len(ledger)} claims are measured so far."
 
 
 def figures() -> str:
@@ -61,13 +83,26 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         readme = paths.root() / "README.md"
         old = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-        new = fill(fill(old, "verdicts", verdicts()), "figures", figures())
+        new = old
+        for name, table in (("progress", progress), ("verdicts", verdicts), ("figures", figures)):
+            new = fill(new, name, table())
     except ValueError as error:
         sys.exit(f"error: {error}")
     if new != old and options.check:
         sys.exit("README.md: its generated tables are not what the results say; run `make readme`")
     if new != old:
         paths.write(readme, new)
+
+
+def _measured(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the claims of a ledger of which anything is measured."""
+    return {name: claim for name, claim in ledger.items() if any(check["n"] for check in claim["checks"])}
+
+
+def _verdict(claim: Mapping[str, Any]) -> str:
+    """Return a cell: the verdict, which state of being open it is, and whether there is a caveat below the table."""
+    shown = f"**{claim['verdict']}**" + (f": {state(claim)}" if claim["verdict"] == "open" else "")
+    return shown + (", with a caveat" if claim["caveat"] else "")
 
 
 def _notebook(name: str) -> str:

@@ -4,7 +4,8 @@ A check compares one metric of one variant with a threshold. A measured check ta
 (jepa.measures.intervals): it holds if the whole interval meets the threshold, fails if the whole interval misses it,
 else it is open; fewer seeds than the claim demands, or the smoke profile, leave it open too. An identity check, true by
 algebra, compares every row exactly: it holds if all meet the threshold, fails if any misses it. A claim fails if any
-check fails, holds if all hold, else it is open.
+check fails, holds if all hold, else it is open. A suspended claim is open whatever its checks say, for the reason that
+it states.
 """
 
 import math
@@ -76,6 +77,8 @@ class Check:
 class Claim:
     """One claim of the ledger; `seeds` is the number each measured check demands, None if the claim fixes none.
 
+    `suspended` says why the rule does not carry the statement, so that the claim is open until it is measured again;
+    `caveat` says what a second look found against a verdict that is kept.
     Raises: ValueError naming the field that is malformed.
     """
 
@@ -87,10 +90,13 @@ class Claim:
     seeds: int | None
     checks: tuple[Check, ...]
     history: Sequence[Mapping[str, str]] = ()
+    suspended: str | None = None
+    caveat: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, ("identity", "measured", "both"))
-        for name in ("statement", "source"):
+        given = [name for name in ("suspended", "caveat") if getattr(self, name) is not None]
+        for name in ("statement", "source", *given):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise ValueError(f"{name}: expected a sentence, found {getattr(self, name)!r}")
         if not isinstance(self.notebook, str) or not re.fullmatch(r"\d\d_" + NAME.pattern, self.notebook):
@@ -110,6 +116,8 @@ class Claim:
 def judge_claim(claim: Claim, rows: Iterable[Measurement], profile: str) -> dict[str, Any]:
     """Return the ledger's entry of one claim: verdict, the claim's own words and numbers, and every check's entry.
 
+    A suspended claim is open; its checks' entries are computed like those of any other.
+
     Args:
         claim: the claim.
         rows: measurements in any order; those of other claims are ignored.
@@ -121,13 +129,17 @@ def judge_claim(claim: Claim, rows: Iterable[Measurement], profile: str) -> dict
     _one_of("profile", profile, PROFILES)
     rows = sorted((row for row in rows if row.claim == claim.id), key=lambda row: row.seed)
     checks = [_judge_check(claim, check, rows, profile) for check in claim.checks]
-    verdict = combine(check["verdict"] for check in checks)
+    suspended, caveat = _on_one_line(claim.suspended), _on_one_line(claim.caveat)
+    verdict = "open" if suspended else combine(check["verdict"] for check in checks)
     reasons = dict.fromkeys(check["reason"] for check in checks if check["reason"]) or {"no checks": None}
+    reason = f"suspended: {suspended}" if suspended else "; ".join(reasons)
     return {
         "verdict": verdict,
-        "reason": "; ".join(reasons) if verdict == "open" else None,
+        "reason": reason if verdict == "open" else None,
+        "suspended": suspended,
+        "caveat": caveat,
         "kind": claim.kind,
-        "statement": " ".join(claim.statement.split()),
+        "statement": _on_one_line(claim.statement),
         "source": claim.source,
         "notebook": claim.notebook,
         "seeds": claim.seeds,
@@ -189,6 +201,11 @@ def _counts(check: Check, rows: list[Measurement]) -> list[int] | None:
     if None in counts:
         raise ValueError(f"count: expected for every seed or for none, found {counts}")
     return counts
+
+
+def _on_one_line(sentence: str | None) -> str | None:
+    """The sentence without the line breaks of the file it stands in; None for none."""
+    return None if sentence is None else " ".join(sentence.split())
 
 
 def _one_of(name: str, value: Any, known: Iterable[str]) -> None:
