@@ -27,14 +27,8 @@ def verdicts() -> str:
     ]
     found = count_findings(ledger)
     counts = ", ".join(f"{number} {clause(name, number)}" for name, number in found.items())
-    rest = f"Of {sum(found.values())} claims that could come out either way: {counts}."
-    lines = [
-        "| claim | statement | kind | notebook | verdict |",
-        "|---|---|---|---|---|",
-        *rows,
-        "",
-        f"{rest}{counts}.",
-    ]
+    rest = f"{progress()} Of {sum(found.values())} that could come out either way {counts}."
+    lines = ["| claim | statement | kind | notebook | verdict |", "|---|---|---|---|---|", *rows, "", rest]
     for title, key in (
         ("Suspended, until measured again", "suspended"),
         ("Caveats to verdicts that are kept", "caveat"),
