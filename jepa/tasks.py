@@ -19,7 +19,8 @@ from jepa.config import Config, to_dict
 from jepa.data import verify
 from jepa.variants import Variant
 
-BESIDE = ("lab", "__main__.py", "pool.py", "runs.py", "tasks.py", "variants.py")  # source that decides no result
+# source that decides no result
+BESIDE = ("lab", "__main__.py", "pool.py", "progress.py", "runs.py", "tasks.py", "variants.py")
 MEASURING = (*BESIDE, "measures", "evaluate")  # source that decides no training
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from jepa.config import unknown
-from jepa.lab import form, paths
+from jepa.lab import form, paths, progress
 
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$")
@@ -117,7 +117,9 @@ def run(notebook: Path, output: Path, pairs: list[tuple[str, str]]) -> None:
         raise ValueError("output: expected another file than the notebook; `python -m jepa.lab.refresh` runs in place")
     parameters = parse(pairs, form.parameters(form.read(notebook), notebook.name))
     before = _stamps()
-    executed = execute(notebook, parameters)
+    with progress.followed(output.stem) as file:
+        os.environ[progress.FILE] = str(file)  # for the kernel
+        executed = execute(notebook, parameters)
     changed = _changed(before, parameters.get("out", ""))
     if changed:
         raise StageError(
