@@ -1,11 +1,12 @@
 """A run one can watch: a bar in a terminal or a notebook, plain lines in a log.
 
-The processes of a run append to a file what there is to do and how far it is (`jepa.progress`); whoever shows it follows
-that file. Under the runner (`jepa.lab.run`) this is the runner: what a kernel prints would be kept in the notebook.
+The processes of a run append to a file what there is to do and how far it is (`jepa.progress`); whoever shows it
+follows that file. Under `jepa.lab.run` it is this runner, since what a kernel prints would be kept in the notebook.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import sys
@@ -69,7 +70,7 @@ class Bar:
         from tqdm.auto import tqdm
 
         self._name, self._calls = name, 0
-        self._bar = tqdm(total=1.0, desc=name, bar_format=BAR, smoothing=0, disable=False, mininterval=0)
+        self._bar = tqdm(total=1.0, desc=name, bar_format=BAR, smoothing=0, disable=False, dynamic_ncols=True)
 
     def show(self, state: State) -> None:
         """Draw the bar again."""
@@ -144,7 +145,7 @@ def followed(name: str) -> Iterator[Path]:
     file = paths.root() / "build" / "unfinished" / f"{name}.{os.getpid()}.progress"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("")
-    view = Bar(name) if sys.stderr.isatty() or "ipykernel" in sys.modules else Lines(name)
+    view = Bar(name) if hasattr(builtins, "__IPYTHON__") or _columns() else Lines(name)
     stop = Event()
     thread = Thread(target=_follow, args=(file, view, stop), daemon=True)
     thread.start()
@@ -154,6 +155,11 @@ def followed(name: str) -> Iterator[Path]:
         stop.set()
         thread.join()
         file.unlink(missing_ok=True)
+
+
+def _columns() -> int:
+    """Return how wide the terminal is, 0 where there is none or it has no width, as that of some services."""
+    return os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
 
 
 def _follow(file: Path, view: Bar | Lines, stop: Event) -> None:
