@@ -133,6 +133,19 @@ def test_executed_notebook_has_the_parameters_and_is_the_same_every_time(tree):
     assert "widget" not in texts[0].replace("ipywidgets", "")
 
 
+def test_what_a_kernel_tells_is_shown_by_the_runner_and_not_in_the_notebook(tree):
+    source = (
+        "import os\nfrom pathlib import Path\nfrom jepa.progress import tell\nfile = Path(os.environ['JEPA_PROGRESS'])"
+    )
+    told = "tell(file, stored=5, runs=[], train=[], measure=[])\nfile.is_file()"
+    write(tree, source, told)
+    done = run(tree)
+    assert done.returncode == 0 and "tiny: 5 of 5 runs\n" in done.stderr
+    cells = json.loads((tree / "results/tiny.ipynb").read_text())["cells"]
+    assert [cell["outputs"] for cell in cells[:-1]] == [[], []] and "5 of 5" not in json.dumps(cells)
+    assert cells[-1]["outputs"][0]["data"]["text/plain"] == ["True"]
+
+
 def test_nothing_is_written_to_the_kernel_while_it_runs(tree):
     """Such a message sometimes hides the kernel's reply, and the run waits forever."""
     write(tree, "import ipywidgets\nwidget = ipywidgets.Output()\nwith widget:\n    print(1)", "widget.outputs")
