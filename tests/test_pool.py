@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from conftest import changed, child_of, encoders, same, stamps, state, successor_of
 
-from jepa import pool
+from jepa import pool, tasks
 from jepa.pool import execute_all
 from jepa.runs import execute
 
@@ -148,6 +149,22 @@ def test_what_is_stored_is_read_without_a_pool(task, tmp_path, monkeypatch):
     assert told(tmp_path / "told") == ([{"stored": 4, "runs": [], "train": [], "measure": []}], [], {})
     with pytest.raises(AssertionError, match="a pool was started"):
         execute_all([*asked, task._replace(seed=5)], tmp_path / "store")
+
+
+def test_data_are_verified_once_for_all_stored_runs_and_again_when_written(task, places, tmp_path, monkeypatch):
+    held_out = tmp_path / "places"
+    shutil.copytree(places, held_out)
+    asked = [task._replace(seed=seed, held_out=held_out) for seed in range(3)]
+    for one in asked:
+        execute(one, tmp_path / "store")
+    verified, verify = [], tasks.verify
+    monkeypatch.setattr(tasks, "verify", lambda folder: verified.append(folder) or verify(folder))
+    tasks._files.cache_clear()
+    execute_all(asked, tmp_path / "store")
+    assert verified == [held_out]
+    (held_out / "x.npy").write_bytes((held_out / "x.npy").read_bytes() + b"0")
+    with pytest.raises(ValueError, match="^tiny, seed 0: data: expected places/x.npy with SHA-256"):
+        execute_all(asked, tmp_path / "store")
 
 
 def test_only_what_is_not_stored_is_done(task, tmp_path, done):
