@@ -23,7 +23,8 @@ help: ## what can be made
 
 setup: environment data $(SOURCES) ## the environment, and what `dvc repro --allow-missing` needs in a fresh clone
 
-reproduce: environment ## run what is not up to date, compare with the committed results
+reproduce: environment ## say how long it takes, run what is not up to date, compare with the committed results
+	@python -m jepa.lab.plan $(PROFILE)
 	dvc repro $(PIPELINE)
 	@python -m jepa.lab.compare $(PROFILE)
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tqdm import tqdm
-
 from jepa.config import read_diff, unknown
-from jepa.lab import paths
+from jepa.lab import paths, progress
 from jepa.pool import execute_all
+from jepa.processes import cores
 from jepa.tasks import tasks
 from jepa.variants import choose, read
 
@@ -37,8 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         known = read(paths.variants(options.notebook), {"device": settings["device"]}, section["overrides"])
         chosen, seeds = choose(known, tuple(options.variants)), range(options.seeds or section["seeds"])
         asked = tasks(known, chosen, seeds, paths.data)
-        with tqdm(total=len(asked), unit="run") as bar:
-            runs = execute_all(asked, paths.runs(), settings["workers"], bar.update)
+        with progress.shown(options.notebook) as file:
+            runs = execute_all(asked, paths.runs(), settings["workers"] or cores(), file)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     for run in runs:

@@ -4,37 +4,84 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from jepa.processes import die_with_parent, keep_memory
-from jepa.runs import Run, execute, learn
+from jepa.progress import of, tell
+from jepa.runs import Run, execute, is_trained, learn, stored
 from jepa.tasks import Task, identity
 
+STEP, HEAD_STEP, MEASURING = 13, 3, 1500  # ms on one core for a step, one behind frozen encoders, a run's measuring
 
-def execute_all(
-    tasks: Sequence[Task], store: Path, workers: int = 1, progress: Callable[[int], None] | None = None
-) -> list[Run]:
+
+def execute_all(tasks: Sequence[Task], store: Path, workers: int = 1, progress: Path | None = None) -> list[Run]:
     """Return all runs, in the order of the tasks, done by `workers` processes of one thread each.
 
-    Args: tasks: what to run; store: folder of finished runs; workers: processes; progress: called with the number of
-        runs that have just ended.
+    Runs in the store are read by this process, and where nothing else is asked for no other is started.
+
+    Args: tasks: what to run; store: folder of finished runs; workers: processes; progress: file to which is appended
+        what there is to do and how far it is (`jepa.progress`), None for none.
     Raises: ValueError for workers < 1 or as the first run that fails; RuntimeError if a process is killed. Finished
         runs stay in the store.
     """
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, found {workers}")
+    asked = [identity(task) for task in tasks]
+    runs = {key: stored(task, store) for key, task in dict(zip(asked, tasks, strict=True)).items()}
+    left = [task for task, key in zip(tasks, asked, strict=True) if runs[key] is None]
+    work = _work(left, store)
+    parts = {name: [getattr(one, name) for one in work.values()] for name in ("runs", "train", "measure")}
+    tell(progress, stored=len(tasks) - len(left), **parts)
+    if work:
+        runs |= _pooled(work, store, workers, progress)
+    return [runs[key] for key in asked]
+
+
+class Work(NamedTuple):
+    """A task that is not done yet, asked for or built on."""
+
+    task: Task
+    parent: str | None  # the identity of what has to be done before
+    runs: int  # how often it is asked for
+    train: float  # about how long its training takes, in ms on one core
+    measure: float
+
+
+def _work(tasks: Sequence[Task], store: Path) -> dict[str, Work]:
+    """Return what has to be done for tasks, by identity; what others are built on and nobody asked for is trained only.
+
+    How long it takes is for a bar only: training steps and a round number for the measuring, which are right for the
+    profile cpu within a factor of two and compare runs of other sizes well enough.
+    """
+    asked, work = Counter(identity(task) for task in tasks), {}
+    for task in tasks:
+        while task is not None and (key := identity(task)) not in work:
+            step = 0 if is_trained(task, store) else STEP if task.frozen is None else HEAD_STEP
+            older = None if task.parent is None or is_trained(task.parent, store) else task.parent
+            costs = step * task.config.train.steps, MEASURING * (asked[key] > 0)
+            work[key] = Work(task, None if older is None else identity(older), asked[key], *costs)
+            task = older
+    return work
+
+
+def _pooled(work: dict[str, Work], store: Path, workers: int, progress: Path | None) -> dict[str, Any]:
+    """Return what comes of all work, by identity."""
     # a server forked before any thread exists: safe beside BLAS and CUDA, and torch is imported once for all workers
     context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload(["jepa.runs"])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
         try:
-            return _results(_submit(pool, tasks, store, progress or (lambda _: None)))
+            futures = _submit(pool, work, store, progress)
+            return dict(zip(futures, _results(list(futures.values())), strict=True))
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a worker process was killed, most often for lack of memory; finished runs are kept, run again to go on"
@@ -44,36 +91,38 @@ def execute_all(
 
 
 def _submit(
-    pool: ProcessPoolExecutor, tasks: Sequence[Task], store: Path, progress: Callable[[int], None]
-) -> list[Future]:
-    """Return the futures of all tasks; one that is built on another run begins when that run is done.
-
-    Runs that others are built on and nobody asked for are trained only.
-    """
-    asked = [identity(task) for task in tasks]
-    waiting: dict[str, tuple[Task, str | None]] = {}  # with the run that has to be done before
-    for task, key in zip(tasks, asked, strict=True):
-        while task is not None and key not in waiting:
-            parent = None if task.parent is None else identity(task.parent)
-            waiting[key] = task, parent
-            task, key = task.parent, parent
-    futures: dict[str, Future] = {}
-    while waiting:
-        for key, (task, parent) in list(waiting.items()):
+    pool: ProcessPoolExecutor, work: dict[str, Work], store: Path, progress: Path | None
+) -> dict[str, Future[Any]]:
+    """Return the futures of all work; one that is built on another run begins when that run is done."""
+    numbers = {key: number for number, key in enumerate(work)}
+    futures: dict[str, Future[Any]] = {}
+    while waiting := {key: one for key, one in work.items() if key not in futures}:
+        for key, (task, parent, runs, *_) in waiting.items():
             if parent is None or (parent in futures and futures[parent].done()):
-                del waiting[key]
-                futures[key] = pool.submit(execute if key in asked else learn, task, store)
-                for _ in range(asked.count(key)):
-                    futures[key].add_done_callback(lambda _: progress(1))
-        if waiting:
+                do = execute if runs else learn
+                futures[key] = pool.submit(_do, do, task, store, progress, numbers[key])
+                futures[key].add_done_callback(partial(_ended, progress, numbers[key]))
+        if len(futures) < len(work):
             wait({future for future in futures.values() if not future.done()}, return_when=FIRST_COMPLETED)
         for future in futures.values():
             if future.done():
                 future.result()  # raises at once what a training raised
-    return [futures[key] for key in asked]
+    return futures
 
 
-def _results(futures: list[Future]) -> list[Run]:
+def _do(do: Callable[[Task, Path], Any], task: Task, store: Path, progress: Path | None, number: int) -> Any:
+    """Do one piece of work in a worker, which tells how far it is."""
+    with of(progress, number):
+        return do(task, store)
+
+
+def _ended(progress: Path | None, number: int, future: Future[Any]) -> None:
+    """Tell that a piece of work has come to its end."""
+    if not future.cancelled() and future.exception() is None:
+        tell(progress, run=number, ended=True)
+
+
+def _results(futures: list[Future[Any]]) -> list[Any]:
     """Return the results, or raise the first failure at once."""
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
     return [future.result() for future in ([f for f in done if f.exception()] or futures)]

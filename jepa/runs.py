@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from jepa import build, evaluate
+from jepa import build, evaluate, progress
 from jepa.config import Config, Loss, Train, to_dict
 from jepa.data import HeldOut, load, verify
 from jepa.encoded import Encoded, encoded, packed, unpacked
@@ -60,16 +60,27 @@ def execute(task: Task, store: Path) -> Run:
     return Run(task, rows, result["curve"], result["modules"], folder, result["looks"], result["warnings"])
 
 
+def stored(task: Task, store: Path) -> Run | None:
+    """Return the run if its record is in the store, else None. Raises: as `execute`."""
+    with _named(task):
+        recorded = (_folder(task, store) / f"measured-{measuring_key(task)}.json").is_file()
+    return execute(task, store) if recorded else None
+
+
 def learn(task: Task, store: Path) -> Path:
     """Train a task if it is not yet trained, which is all that runs built on it ask; return where it is kept.
 
     Raises: as `execute`.
     """
-    folder = _folder(task, store)
-    if not all((folder / name).is_file() for name in (TRAINED, "checkpoint.pt")):
+    if not is_trained(task, store):
         with _named(task):
             _train(task, store)
-    return folder
+    return _folder(task, store)
+
+
+def is_trained(task: Task, store: Path) -> bool:
+    """Return whether the store has the weights of a run that is trained to its end."""
+    return all((_folder(task, store) / name).is_file() for name in (TRAINED, "checkpoint.pt"))
 
 
 def trained(run: Run) -> JEPA:
@@ -135,7 +146,8 @@ def _fit(model: JEPA, config: Config, generator: torch.Generator, path: Path, st
     watch = build.watch(config, world, model) if config.train.watch else None
     if start is not None:
         _take(model, start)
-    return fit(model, build.source(config, world), (config.train, config.loss), generator, path, watch=watch)
+    settings = (config.train, config.loss)
+    return fit(model, build.source(config, world), settings, generator, path, _told(config.train), watch)
 
 
 def _fit_head(
@@ -151,9 +163,14 @@ def _fit_head(
         _take(getattr(model, name), getattr(frozen, name), name)
     pool = build.pool(*(part.to(generator.device) for part in (pairs.pool.x, pairs.pool.y, pairs.pool.a)))
     generator.set_state(pairs.state)
-    curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"))
+    curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"), _told(settings[0]))
     save(path, {"model": model.state_dict()})
     return curve
+
+
+def _told(train: Train) -> Callable[[int], None]:
+    """Return what tells whoever watches how far a training is, given the number of finished steps."""
+    return lambda step: progress.trained(step / train.steps)
 
 
 def _encoded(task: Task, parent: Path, held_out: HeldOut) -> Encoded:

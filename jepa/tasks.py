@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from jepa.config import Config, to_dict
 from jepa.data import verify
 from jepa.variants import Variant
 
-BESIDE = ("lab", "__main__.py", "pool.py", "runs.py", "tasks.py", "variants.py")  # source that decides no result
+# source that decides no result
+BESIDE = ("lab", "__main__.py", "pool.py", "progress.py", "runs.py", "tasks.py", "variants.py")
 MEASURING = (*BESIDE, "measures", "evaluate")  # source that decides no training
 
 
@@ -73,7 +74,19 @@ def training_key(task: Task) -> str:
 
 def measuring_key(task: Task) -> str:
     """Return the fingerprint of all that decides the measurements on given weights."""
-    return fingerprint(to_dict(task.config)["measure"], verify(task.held_out)["files"], source(*BESIDE))
+    return fingerprint(to_dict(task.config)["measure"], _files(task.held_out, _stamps(task.held_out)), source(*BESIDE))
+
+
+@lru_cache  # hundreds of runs are measured on the same few sets of tens of megabytes
+def _files(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
+    """Return the files of a held-out set by its manifest, verified once as long as none is written again."""
+    return verify(folder)["files"]
+
+
+def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return the files of a folder, when each was last written, and its size."""
+    states = {file.name: file.stat() for file in sorted(folder.glob("*"))}
+    return tuple((name, state.st_mtime_ns, state.st_size) for name, state in states.items())
 
 
 def fingerprint(*parts: Any) -> str:

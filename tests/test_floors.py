@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"config", "energy", "minimize", "encoders", "worlds", "processes"},
+    {"config", "energy", "minimize", "encoders", "worlds", "processes", "progress"},
     {"predictors", "measures", "data", "latents", "regularizers", "planning", "variants"},
     {"model", "tasks"},
     {"hjepa", "losses", "watch"},

@@ -33,9 +33,9 @@ def test_recorded_modules_are_what_a_run_imports(notebook, smoke):
     assert (smoke / notebook.stem / "modules.txt").read_text() == record, f"run `dvc repro {notebook.stem}`"
 
 
-def test_number_of_workers_is_no_dependency():
+def test_number_of_workers_and_recorded_minutes_are_no_dependencies():
     asked = [stage.get("params", []) for stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].values()]
-    assert "workers" not in json.dumps(asked)
+    assert "workers" not in json.dumps(asked) and "minutes" not in json.dumps(asked)
 
 
 @pytest.mark.parametrize("pipeline", ["dvc.yaml", "experiments/smoke/dvc.yaml"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from conftest import changed, child_of, encoders, same, stamps, state, successor_of
 
-from jepa import pool
+from jepa import pool, tasks
 from jepa.pool import execute_all
 from jepa.runs import execute
 
@@ -47,13 +48,27 @@ def chain_of(task):
     return [task._replace(name="tiny"), second, third, child_of(third)]
 
 
+def told(file):
+    """Return what was to be done by each call, what ended, and how far each training was said to be, in order."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    trained = {}
+    for line in lines:
+        if "trained" in line:
+            trained.setdefault(line["run"], []).append(line["trained"])
+    return [one for one in lines if "runs" in one], [one["run"] for one in lines if "ended" in one], trained
+
+
 def test_results_do_not_depend_on_who_does_them_nor_on_the_order(task, tmp_path):
     other = changed(task, latent="none")._replace(name="other")
-    tasks, ended = [t._replace(seed=seed) for t in (task, other) for seed in (0, 1)], []
+    tasks = [t._replace(seed=seed) for t in (task, other) for seed in (0, 1)]
     tasks = [chain_of(tasks[0])[-1], *tasks, child_of(tasks[0])]
-    pooled = execute_all(tasks, tmp_path / "pooled", workers=2, progress=ended.append)
+    pooled = execute_all(tasks, tmp_path / "pooled", workers=2, progress=tmp_path / "told")
     alone = [execute(t, tmp_path / "alone") for t in reversed(tasks)][::-1]
-    assert [run.task for run in pooled] == tasks and sum(ended) == len(tasks)
+    assert [run.task for run in pooled] == tasks
+    (todo,), ended, trained = told(tmp_path / "told")
+    assert sum(todo["runs"]) == len(tasks) and 0 in todo["runs"] and todo["stored"] == 0
+    assert sorted(ended) == list(range(len(todo["runs"]))) == sorted(trained)
+    assert all(shares == sorted(shares) and shares[-1] == 1 and len(shares) == 8 for shares in trained.values())
     for one, two in zip(pooled, alone, strict=True):
         assert one.rows == two.rows and one.curve == two.curve and one.folder.name == two.folder.name
         assert all(torch.equal(value, state(two)[name]) for name, value in state(one).items())
@@ -103,12 +118,64 @@ def test_killed_worker_is_an_error_and_finished_runs_are_kept(task, tmp_path):
 
 
 def test_first_failure_stops_the_rest_and_keeps_what_is_finished(task, tmp_path):
-    bad = task._replace(name="bad", seed=7, held_out=tmp_path / "lost")
+    bad = changed(task, latent={"name": "none", "size": 3})._replace(name="bad", seed=7)
     rest = [changed(task, **{"train.steps": 200})._replace(seed=seed) for seed in range(12)]
-    with pytest.raises(ValueError, match="^bad, seed 7: data: expected lost/manifest.json"):
+    with pytest.raises(ValueError, match="^bad, seed 7: latent: option of 'none'"):
         execute_all([task, bad, *rest], tmp_path / "store", workers=1)
     seeds = [json.loads(file.read_text())["seed"] for file in (tmp_path / "store").rglob("*.json")]
     assert 3 in seeds and len(seeds) < 6
+
+
+def test_missing_data_are_named_before_anything_runs(task, tmp_path, drawn, threads):
+    bad = task._replace(name="bad", held_out=tmp_path / "lost")
+    with pytest.raises(ValueError, match="^bad, seed 3: data: expected lost/manifest.json"):
+        execute_all([task, bad], tmp_path / "store")
+    assert not drawn
+
+
+def test_what_is_stored_is_read_without_a_pool(task, tmp_path, monkeypatch):
+    other, child = task._replace(name="other", seed=4), child_of(task)
+    asked = [child, task, other, task]
+    alone = [execute(one, tmp_path / "store") for one in asked]
+    before = stamps(tmp_path / "store")
+
+    def refused(*_, **__):
+        raise AssertionError("a pool was started")
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", refused)
+    monkeypatch.setattr(pool.multiprocessing, "get_context", refused)
+    found = execute_all(asked, tmp_path / "store", workers=2, progress=tmp_path / "told")
+    assert found == alone and stamps(tmp_path / "store") == before
+    assert told(tmp_path / "told") == ([{"stored": 4, "runs": [], "train": [], "measure": []}], [], {})
+    with pytest.raises(AssertionError, match="a pool was started"):
+        execute_all([*asked, task._replace(seed=5)], tmp_path / "store")
+
+
+def test_data_are_verified_once_for_all_stored_runs_and_again_when_written(task, places, tmp_path, monkeypatch):
+    held_out = tmp_path / "places"
+    shutil.copytree(places, held_out)
+    asked = [task._replace(seed=seed, held_out=held_out) for seed in range(3)]
+    for one in asked:
+        execute(one, tmp_path / "store")
+    verified, verify = [], tasks.verify
+    monkeypatch.setattr(tasks, "verify", lambda folder: verified.append(folder) or verify(folder))
+    tasks._files.cache_clear()
+    execute_all(asked, tmp_path / "store")
+    assert verified == [held_out]
+    (held_out / "x.npy").write_bytes((held_out / "x.npy").read_bytes() + b"0")
+    with pytest.raises(ValueError, match="^tiny, seed 0: data: expected places/x.npy with SHA-256"):
+        execute_all(asked, tmp_path / "store")
+
+
+def test_only_what_is_not_stored_is_done(task, tmp_path, done):
+    first, second, third, child = chain_of(task)
+    kept = execute(second, tmp_path / "store")
+    asked = [child, second, task._replace(name="new", seed=9), child]
+    found = execute_all(asked, tmp_path / "store", progress=tmp_path / "told")
+    assert [run.task for run in found] == asked and found[1] == kept and found[0] == found[3]
+    assert sorted(name for event, name in done if event == "end") == ["child", "new", "third"]
+    ((todo,), ended, _) = told(tmp_path / "told")
+    assert todo["stored"] == 1 and todo["runs"] == [2, 0, 1] and sorted(ended) == [0, 1, 2]
 
 
 def test_pool_needs_a_worker(task, tmp_path):
@@ -119,15 +186,15 @@ def test_pool_needs_a_worker(task, tmp_path):
 def test_parent_is_trained_once_whoever_asks(task, tmp_path, drawn, threads):
     other = child_of(task, latent={"name": "discrete", "size": 2})._replace(name="other")
     for number, asked in enumerate(([child_of(task), other], [child_of(task), task, other], [other, task])):
-        ended, store = [], tmp_path / str(number)
+        store = tmp_path / str(number)
         drawn.clear()
-        found = execute_all(asked, store, progress=ended.append)
-        assert [run.task for run in found] == asked and ended == [1] * len(asked)
+        found = execute_all(asked, store)
+        assert [run.task for run in found] == asked
         children = sum(one.frozen is not None for one in asked)
         assert sorted(drawn) == [8] * 8 + [40, 48]  # the parent's batches, then pairs that are encoded for all children
         before = stamps(store)
-        again = execute_all(asked, store, progress=ended.append)
-        assert [run.rows for run in again] == [run.rows for run in found] and sum(ended) == 2 * len(asked)
+        again = execute_all(asked, store)
+        assert [run.rows for run in again] == [run.rows for run in found]
         assert stamps(store) == before and len(drawn) == 8 + 2
         assert len(list(store.iterdir())) == 1 + children
 

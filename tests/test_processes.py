@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from conftest import ROOT
+
+from jepa.processes import cores, left_by_dvc
 
 POOL = """
 import multiprocessing, os, sys, time
@@ -65,6 +69,59 @@ def test_kept_memory_is_not_asked_for_again():
         int(subprocess.run([sys.executable, "-c", FAULTS, how], **options).stdout) for how in ("give back", "keep")
     )
     assert again >= 8 * 2**23 // os.sysconf("SC_PAGE_SIZE") > 4 * kept
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "300000 100000"}, 3),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "1600000 100000"}, 8),
+        ({"cpu.max": "of another form"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "50000"}, 4),
+    ],
+    ids=str,
+)
+def test_cores_are_what_the_system_and_the_container_allow(tmp_path, monkeypatch, files, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert cores(tmp_path) == expected
+    assert 1 <= cores() <= 8
+
+
+def above(stage: str | None, group: int) -> SimpleNamespace:
+    """Return a process above this one: the stage in its environment, and its group as its number."""
+    return SimpleNamespace(pid=group, environ=lambda: {} if stage is None else {"DVC_STAGE": stage})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
+@pytest.mark.parametrize(
+    ("stage", "parents", "expected"),
+    [
+        ("01", [above(None, 7)], False),  # dvc
+        ("01", [above("01", 7), above(None, 7)], False),  # a shell, dvc
+        ("01", [above("01", 7), above(None, 1)], True),  # a shell, init
+        ("01", [above(None, 1)], True),
+        ("01", [above("02", 7), above("02", 2)], False),  # dvc as the command of another stage
+        (None, [above(None, 1)], False),  # a command typed by hand, whose terminal was closed
+        ("01", [], False),  # nobody to be seen, in a container
+    ],
+)
+def test_command_of_a_stage_is_left_where_no_dvc_stands_above_it(monkeypatch, stage, parents, expected):
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(parents=lambda: parents))
+    monkeypatch.setattr(os, "getpgrp", lambda: 7)
+    monkeypatch.setattr(os, "getpgid", lambda pid: pid)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if stage is not None:
+        monkeypatch.setenv("DVC_STAGE", stage)
+    assert left_by_dvc() == expected
 
 
 def expect_end(command: list[str]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import ROOT
-from test_processes import alive, wait
+from test_processes import alive, members, wait
 
 from jepa.lab.run import parse
 
@@ -131,6 +133,19 @@ def test_executed_notebook_has_the_parameters_and_is_the_same_every_time(tree):
     assert "widget" not in texts[0].replace("ipywidgets", "")
 
 
+def test_what_a_kernel_tells_is_shown_by_the_runner_and_not_in_the_notebook(tree):
+    source = (
+        "import os\nfrom pathlib import Path\nfrom jepa.progress import tell\nfile = Path(os.environ['JEPA_PROGRESS'])"
+    )
+    told = "tell(file, stored=5, runs=[], train=[], measure=[])\nfile.is_file()"
+    write(tree, source, told)
+    done = run(tree)
+    assert done.returncode == 0 and "tiny: 5 of 5 runs\n" in done.stderr
+    cells = json.loads((tree / "results/tiny.ipynb").read_text())["cells"]
+    assert [cell["outputs"] for cell in cells[:-1]] == [[], []] and "5 of 5" not in json.dumps(cells)
+    assert cells[-1]["outputs"][0]["data"]["text/plain"] == ["True"]
+
+
 def test_nothing_is_written_to_the_kernel_while_it_runs(tree):
     """Such a message sometimes hides the kernel's reply, and the run waits forever."""
     write(tree, "import ipywidgets\nwidget = ipywidgets.Output()\nwith widget:\n    print(1)", "widget.outputs")
@@ -168,3 +183,37 @@ def test_nothing_outlives_a_killed_parent(tree):
     parent.wait()
     wait(lambda: not alive(kernel))
     assert not (tree / "results").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("seconds", [0, 0.02, 0.1, 0.2])
+@pytest.mark.parametrize("shell", [[], ["/bin/sh", "-c"], ["bash", "--noprofile", "--norc", "-c"]], ids=len)
+def test_nothing_is_left_where_dvc_is_killed_while_the_runner_starts(tree, shell, seconds):
+    write(tree, "import time\ntime.sleep(60)")
+    command = [sys.executable, "-m", "jepa.lab.run", "notebooks/tiny.ipynb", "results/tiny.ipynb"]
+    command = [*shell, " ".join(command)] if shell else command
+    dvc = f"import subprocess\nstarted = subprocess.Popen({command!r})\nprint(flush=True)\nstarted.wait()"
+    commands_only = f"import os\nos.environ['DVC_STAGE'] = 'tiny'\n{dvc}"
+    options = {"cwd": tree, "start_new_session": True, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    killed = subprocess.Popen([sys.executable, "-c", commands_only], **options)
+    killed.stdout.readline()
+    time.sleep(seconds)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    wait(lambda: not members(killed.pid) and not working_in(tree))
+    assert not (tree / "results").exists()
+
+
+def working_in(folder: Path) -> list[int]:
+    """Return the living processes whose working directory is a folder; a kernel is none of the runner's session."""
+    found = [int(link.parent.name) for link in Path("/proc").glob("[0-9]*/cwd") if str(folder) == _target(link)]
+    return [pid for pid in found if alive(pid)]
+
+
+def _target(link: Path) -> str | None:
+    """Return where a link leads, None where it went away."""
+    try:
+        return os.readlink(link)
+    except OSError:
+        return None

@@ -10,6 +10,11 @@ an error, since DVC records a stage's dependencies only after its command.
 
 from __future__ import annotations
 
+from jepa.processes import ENVIRONMENT, die_with_parent
+
+if __name__ == "__main__":  # before anything slow is imported: a dvc killed meanwhile would leave this command alone
+    die_with_parent()
+
 import argparse
 import os
 import re
@@ -22,8 +27,7 @@ from typing import Any
 import yaml
 
 from jepa.config import unknown
-from jepa.lab import form, paths
-from jepa.processes import ENVIRONMENT, die_with_parent
+from jepa.lab import form, paths, progress
 
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$")
@@ -113,7 +117,9 @@ def run(notebook: Path, output: Path, pairs: list[tuple[str, str]]) -> None:
         raise ValueError("output: expected another file than the notebook; `python -m jepa.lab.refresh` runs in place")
     parameters = parse(pairs, form.parameters(form.read(notebook), notebook.name))
     before = _stamps()
-    executed = execute(notebook, parameters)
+    with progress.followed(output.stem) as file:
+        os.environ[progress.FILE] = str(file)  # for the kernel
+        executed = execute(notebook, parameters)
     changed = _changed(before, parameters.get("out", ""))
     if changed:
         raise StageError(
@@ -130,7 +136,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="pairs")
     options = parser.parse_args(arguments)
-    die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     start = time.monotonic()
     try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -24,16 +23,16 @@ import pandas as pd
 import torch
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
 
 from jepa import build
 from jepa.config import configure, read_diff, unknown
 from jepa.data import HeldOut, load
 from jepa.evaluate import Row, Subject
-from jepa.lab import ledger, page, paths, style
+from jepa.lab import ledger, page, paths, progress, style
 from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
 from jepa.pool import execute_all
+from jepa.processes import cores
 from jepa.runs import Run, trained
 from jepa.tasks import tasks
 from jepa.variants import Variant, choose, read
@@ -59,7 +58,7 @@ class Study:
         if type(seeds) is not int or seeds < 1:
             raise ValueError(f"seeds: expected a whole number of at least 1, found {seeds!r}")
         self.notebook, self.profile, self.seeds = notebook, profile, range(seeds)
-        self.out, self.workers = paths.output(out, notebook), settings["workers"]
+        self.out, self.workers = paths.output(out, notebook), settings["workers"] or cores()
         self._diffs = [{"device": settings["device"]}, section["overrides"], overrides]
         self._rows: list[Measurement] = []
         self._runs: dict[tuple[str, int], Run] = {}
@@ -81,12 +80,13 @@ class Study:
             raise ValueError(f"times: expected at least 1, found {times}")
         chosen = choose(self.variants, names)
         asked = tasks(self.variants, chosen, range(times * len(self.seeds)), paths.data)
-        with tqdm(total=len(asked), desc="runs", unit="run", disable="TQDM_DISABLE" in os.environ) as bar:
-            for run in execute_all(asked, paths.runs(), self.workers, bar.update):
-                name, seed = run.task.name, run.task.seed
-                if (name, seed) not in self._runs:
-                    self._keep(self.variants[name].claim, name, *((seed, row) for row in run.rows))
-                self._runs[name, seed] = run
+        with progress.shown(self.notebook) as file:
+            runs = execute_all(asked, paths.runs(), self.workers, file)
+        for run in runs:
+            name, seed = run.task.name, run.task.seed
+            if (name, seed) not in self._runs:
+                self._keep(self.variants[name].claim, name, *((seed, row) for row in run.rows))
+            self._runs[name, seed] = run
         return self.table
 
     @property

@@ -16,11 +16,11 @@ import sys
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from jepa.config import configure, read_diff
-from jepa.lab import paths
+from jepa.lab import paths, progress
 from jepa.pool import execute_all
+from jepa.processes import cores
 from jepa.tasks import tasks
 from jepa.variants import choose, read
 
@@ -52,8 +52,8 @@ def tune(name: str, workers: int) -> pd.DataFrame:
         (variant,) = choose(variants, (method,))  # what it is built on stays as it is
         trial = variant._replace(config=configure(settings, base=variant.config))
         asked += tasks(variants, [trial], plan["seeds"], paths.data)
-    with tqdm(total=len(asked), unit="run") as bar:
-        runs = execute_all(asked, paths.runs(), workers, bar.update)
+    with progress.shown(name) as file:
+        runs = execute_all(asked, paths.runs(), workers, file)
     values = [next(row.value for row in run.rows if row.metric == plan["metric"]) for run in runs]
     each = len(plan["seeds"])
     rows = [
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the trials of a plan and write the record."""
     parser = argparse.ArgumentParser(description="Repeat a tuning.")
     parser.add_argument("plan", help="its name, as in experiments/tuning/")
-    parser.add_argument("--workers", type=int, default=2, help="processes at a time")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes at a time, default: as many as cores")
     options = parser.parse_args(arguments)
     try:
         table = tune(options.plan, options.workers)
