@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.config import Config, make, unknown
+from jepa.config import Config, unknown
 from jepa.encoders import Identity
+from jepa.kinds import make
 from jepa.model import JEPA
+from jepa.streams import generator_for, number
 from jepa.watch import Watch
 from jepa.worlds import WORLDS
 from jepa.worlds.pairs import NEAR, Pairs, joined, mismatched
@@ -64,7 +66,8 @@ def model(config: Config, seed: int) -> JEPA:
     a += told(config, world(config).sample(1, torch.Generator()).factors).shape[1] if config.told else 0
     context = y if config.context == "y" else x
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # PyTorch's layers draw their weights from the global generator, here set and put back
+        # PyTorch's layers draw their weights from the global generator, here set and put back
+        torch.manual_seed(number(config.streams, seed, "weights"))
         encoder_x = make("encoder_x", config.encoder_x, ENCODERS, inputs=context)
         if config.encoder_y.name == "shared":
             if config.encoder_y.options:
@@ -107,16 +110,20 @@ def told(config: Config, factors: Mapping[str, Tensor]) -> Tensor:
     for name in config.told:
         if name not in factors:
             raise unknown("told", name, factors)
-    empty = next(iter(factors.values())).new_zeros(len(next(iter(factors.values()))), 0, dtype=torch.float)
-    return torch.cat([empty, *(factors[name].float() for name in config.told)], 1)
+    first = next(iter(factors.values()))
+    empty = first.new_zeros(len(first), 0, dtype=torch.get_default_dtype())
+    return torch.cat([empty, *(factors[name].to(empty) for name in config.told)], 1)
 
 
-def watch(config: Config, world: Any, model: JEPA, count: int = 1024) -> Watch:
-    """Return who watches the training of an untrained model: on `count` pairs, for what the world can tell of them."""
-    generator = torch.Generator(device=config.device).manual_seed(0)
-    pairs = joined(list(portions(source(config, world), count, generator)))
+def watch(config: Config, world: Any, model: JEPA) -> Watch:
+    """Return who watches the training of an untrained model: on pairs of its kind, for what the world can tell of them.
+
+    The pairs are the same for all seeds.
+    """
+    generator = generator_for(config.streams, 0, "watched pairs", config.device)
+    pairs = joined(list(portions(source(config, world), config.train.watched, generator)))
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]
-    targets = torch.cat([pairs.factors[name].float() for name in names], 1)
+    targets = torch.cat([pairs.factors[name].to(pairs.y) for name in names], 1)
     plausible = mismatched(world, pairs.factors) <= NEAR**2 if hasattr(world, "oracle") else None
     return Watch(model, pairs, targets, plausible)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +35,11 @@ class Part:
     def flat(self) -> dict[str, Any]:
         """Return the flat mapping that `of` reads."""
         return {"name": self.name, **self.options}
+
+
+def later(default: Any, absent: Any) -> Any:
+    """Return a setting that came later than the first runs, which went as at the value `absent`: no key has it then."""
+    return field(default=default, metadata={"absent": absent})
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Train:
     pool: int = 16384  # pairs that frozen encoders encode once, to train a predictor on
     checkpoint: float = 30.0  # seconds between checkpoints
     watch: int = 4  # looks in the course of the training for signs of a collapse
+    watched: int = later(1024, absent=1024)  # pairs that are looked at
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Measure:
     decoder: int = 200  # optimizer steps of a decoder to pixels
     latent: Mapping[str, Any] = field(default_factory=dict)  # options of the latent that differ from those in training
     minimize: bool = False  # find z by minimizing, though a network proposed it in training
+    pairs: int = later(0, absent=0)  # held-out pairs that are measured, the first ones; 0 for all
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,9 @@ class Config:
     train: Train = Train()
     measure: Measure = Measure()
     device: str = "cpu"
+    streams: str = later(
+        "purpose", absent="seed"
+    )  # of random numbers: of (seed, purpose), or "seed": all the seed's own
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
@@ -113,14 +121,15 @@ class Config:
             if not (value := getattr(getattr(self, section), name)) > 0:
                 raise ValueError(f"{section}.{name}: expected a number above 0, found {value!r}")
         least = {"loss": dict.fromkeys(("variance", "covariance", "information_x", "information_y"), 0)}
-        least |= {"train": {"steps": 0, "batch": 2, "watch": 0}}  # a batch of one has no variance
+        least |= {"train": {"steps": 0, "batch": 2, "watch": 0, "watched": 4}, "measure": {"pairs": 0}}
         for section, name in ((section, name) for section, names in least.items() for name in names):
             if not (value := getattr(getattr(self, section), name)) >= least[section][name]:
                 raise ValueError(f"{section}.{name}: expected at least {least[section][name]}, found {value!r}")
         if not 0 <= self.train.beta2 < 1:
             raise ValueError(f"train.beta2: expected a share from 0 to below 1, found {self.train.beta2!r}")
-        if self.context not in ("x", "y"):
-            raise ValueError(f"context: expected 'x' or 'y', found {self.context!r}")
+        for name, known in (("context", ("x", "y")), ("streams", ("purpose", "seed"))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected {' or '.join(map(repr, known))}, found {value!r}")
 
 
 def configure(*diffs: Mapping[str, Any], base: Config | None = None) -> Config:
@@ -167,13 +176,18 @@ def read_diff(path: Path) -> dict[str, Any]:
     return diff
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return the configuration as plain nested dictionaries, parts flattened to name and options."""
+def to_dict(config: Any, deciding: bool = False) -> dict[str, Any]:
+    """Return the configuration as plain nested dictionaries, parts flattened to name and options.
+
+    Args: deciding: leave out settings that came later and stand where runs without them stood, for keys of runs.
+    """
     tree: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
+        if deciding and "absent" in item.metadata and item.metadata["absent"] == value:
+            continue
         if dataclasses.is_dataclass(value):
-            value = value.flat() if isinstance(value, Part) else to_dict(value)
+            value = value.flat() if isinstance(value, Part) else to_dict(value, deciding)
         tree[item.name] = list(value) if isinstance(value, tuple) else value
     return tree
 
@@ -184,28 +198,6 @@ def unknown(what: str, found: str, known: Any) -> ValueError:
     close = difflib.get_close_matches(str(found), known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return ValueError(f"{what}: expected one of {', '.join(known[:99]) or 'none'}, found {found!r}{hint}")
-
-
-def make(what: str, part: Part, kinds: Mapping[str, str], **given: Any) -> Any:
-    """Return the part built from its options and from what it is given; its module is imported only now.
-
-    Args: what: its role, for messages; part: name and options; kinds: name -> "module:object"; given: more arguments.
-    Raises: ValueError for a kind or an option that does not exist.
-    """
-    if part.name not in kinds:
-        raise unknown(what, part.name, kinds)
-    module, name = kinds[part.name].split(":")
-    kind = getattr(importlib.import_module(module), name)
-    known = {key: item.default for key, item in inspect.signature(kind).parameters.items() if key not in given}
-    for option, value in part.options.items():
-        if option not in known:
-            raise unknown(f"{what}: option of {part.name!r}", option, known)
-        if known[option] not in (None, inspect.Parameter.empty):
-            _value(known[option], value, None, f"{what}.{option}")  # raises for a value of another type
-    try:
-        return kind(**given, **part.options)
-    except TypeError as error:
-        raise ValueError(f"{what}: {part.name!r} cannot be built from {dict(part.options)} ({error})") from error
 
 
 def _replace(config: Any, diff: Mapping[str, Any], prefix: str) -> Any:
@@ -222,7 +214,7 @@ def _replace(config: Any, diff: Mapping[str, Any], prefix: str) -> Any:
                 raise ValueError(f"{prefix}{key}: expected a mapping of settings, found {value!r}")
             changes[key] = _replace(old, value, f"{prefix}{key}.")
         else:
-            changes[key] = _value(old, value, types[key], prefix + key)
+            changes[key] = checked(old, value, types[key], prefix + key)
     return dataclasses.replace(config, **changes)
 
 
@@ -237,10 +229,10 @@ def _part(old: Part, value: Any, name: str) -> Part:
     return Part(kind, kept | {key: item for key, item in value.items() if key != "name"})
 
 
-def _value(old: Any, value: Any, hint: Any, name: str) -> Any:
+def checked(old: Any, value: Any, hint: Any, name: str) -> Any:
     """Return `value` as the type of the default it replaces; an integer may stand for a float, nothing else."""
     if isinstance(old, tuple) and isinstance(value, list | tuple):
-        return tuple(_value(kind(), item, None, name) for item in value for kind in get_args(hint)[:1]) or tuple(value)
+        return tuple(checked(kind(), item, None, name) for item in value for kind in get_args(hint)[:1]) or tuple(value)
     if isinstance(old, float) and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isnan(value):
             raise ValueError(f"{name}: expected a number, found nan")

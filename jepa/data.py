@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa.config import Part, make, read_diff
+from jepa.config import Part, read_diff
+from jepa.kinds import make
 from jepa.worlds import WORLDS
 
 REMEDY = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc repro data.dvc`"
@@ -85,8 +87,8 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load(folder: Path, world: Part) -> HeldOut:
-    """Return the verified held-out set of a world.
+def load(folder: Path, world: Part, count: int = 0) -> HeldOut:
+    """Return the verified held-out set of a world, its first `count` pairs, or all for 0, in the default precision.
 
     Raises: ValueError if it is missing or changed, or was made by another world than the one given.
     """
@@ -97,7 +99,9 @@ def load(folder: Path, world: Part) -> HeldOut:
     tensors = {}
     for name, entry in manifest["files"].items():
         array = torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False))
-        tensors[name] = array.long() if entry["quantum"] == 1 else array.float() * entry["quantum"]
+        array = array[:count] if count else array
+        real = array.to(torch.get_default_dtype())
+        tensors[name] = array.long() if entry["quantum"] == 1 else real * entry["quantum"]
     return HeldOut(tensors["x"], tensors["y"], tensors)
 
 
@@ -112,7 +116,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _digest(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal; one that was not written since is not read again."""
+    state = file.stat()
+    return _hashed(file, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _hashed(file: Path, *_: int) -> str:
+    """Return the SHA-256 of a file as it was at a time."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

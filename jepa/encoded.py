@@ -13,6 +13,7 @@ from jepa.config import Config
 from jepa.data import HeldOut
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
+from jepa.streams import generator_for
 from jepa.worlds.pairs import Pairs, joined
 
 FUTURES = 512  # held-out pairs of which all futures are drawn
@@ -47,10 +48,10 @@ def encoded(config: Config, model: JEPA, held_out: HeldOut, seed: int) -> Encode
     Args: config: of the run behind the encoders; model: on the CPU, where all is measured; seed: of both draws.
     """
     source = build.source(config, build.world(config))
-    generator = Generator(device=config.device).manual_seed(seed)
+    generator = generator_for(config.streams, seed, "pool", config.device)
     pool = [_encoded(model.to(config.device), part) for part in build.portions(source, config.train.pool, generator)]
     state = generator.get_state()
-    again = Generator().manual_seed(seed)
+    again = generator_for(config.streams, seed, "probe pairs")
     seen = [_encoded(model.to("cpu"), part) for part in build.portions(source, config.measure.samples, again)]
     futures = alternatives(model, build.world(config), held_out)
     pool, s = joined([part._replace(factors={}) for part in pool]), representations(model, held_out)

@@ -242,13 +242,13 @@ def test_factor_that_cannot_be_told_is_named():
 @pytest.mark.parametrize("name", ["plane", "fork"])
 def test_watch_is_told_all_that_the_world_can_tell(name, monkeypatch):
     monkeypatch.setattr(build, "Watch", lambda *given: given)
-    config = configure({"world": name, "told": ["mode" if name == "plane" else "branch"]})
+    config = configure({"world": name, "told": ["mode" if name == "plane" else "branch"]}, {"train.watched": 300})
     world, before = build.world(config), torch.get_rng_state()
-    _, pairs, targets, plausible = build.watch(config, world, None, count=300)
+    _, pairs, targets, plausible = build.watch(config, world, None)
     known = [key for key, label in world.factor_labels.items() if label == "predictable"]
     assert torch.equal(targets, torch.cat([pairs.factors[key] for key in known], 1)) and len(pairs.x) == 300
     assert torch.equal(pairs.a, build.told(config, pairs.factors)) and pairs.a.shape == (300, 1)
-    again = build.watch(config, world, None, count=300)
+    again = build.watch(config, world, None)
     assert torch.equal(pairs.x, again[1].x) and torch.equal(torch.get_rng_state(), before)
     if name == "plane":
         assert plausible is None

@@ -27,7 +27,7 @@ def flat(tree: dict, prefix: str = "") -> dict:
 def another(value):
     """Return a value that a setting could also have."""
     if isinstance(value, str):
-        return "y" if value == "x" else value + "_2"
+        return {"x": "y", "purpose": "seed"}.get(value, value + "_2")
     if isinstance(value, list | dict):
         return {"steps": 3} if isinstance(value, dict) else [0.5] if value else ["area"]
     return 2.0 if math.isinf(value) else value / 2 if 0 < value < 1 else type(value)(value + 1)

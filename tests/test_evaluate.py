@@ -274,8 +274,8 @@ ENCODERS = {f"encoder_{side}": {"name": "mlp", "outputs": 3, "hidden": [8]} for 
     "latent", ["none", {"name": "discrete", "size": 3}, {"name": "low_dimensional", "size": 2, "starts": 4, "steps": 3}]
 )
 def test_one_context_against_many_targets_is_that_context_repeated(latent):
-    model = build.model(configure(ENCODERS, {"latent": latent}), seed=1)
-    x, y = torch.rand(40, 2, generator=torch.Generator().manual_seed(0)).split([1, 39])
+    model = build.model(configure(ENCODERS, {"latent": latent}), seed=1).double()
+    x, y = torch.rand(40, 2, generator=torch.Generator().manual_seed(0)).double().split([1, 39])
     expected = model.infer(x.expand(39, -1), y).value
     torch.testing.assert_close(free_energy(model, x)(y), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(free_energy(model, None)(y), model.infer(y, y).value, rtol=0, atol=0)

@@ -209,7 +209,8 @@ def test_context_is_what_s_x_holds():
     found = values(futures.context(told(predict, of_path(EVEN))))
     assert found["context_probe_r2"] > 0.98 and found["context_texture_r2"] < 0.1
     blind = JEPA(Formula(lambda x: x[:, :3]), of_path(EVEN), Formula(predict), Discrete(2))
-    assert values(futures.context(asked(EVEN, blind)))["context_probe_r2"] == pytest.approx(0.5, abs=0.05)
+    many = asked(EVEN, blind, **{"measure.samples": 4096})  # what the probe is wrong by falls with their number
+    assert values(futures.context(many))["context_probe_r2"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_context_that_holds_the_texture_is_seen():

@@ -19,14 +19,16 @@ import torch
 from torch import Generator, Tensor
 
 from jepa import build
-from jepa.config import Config, Part, make, unknown
+from jepa.config import Config, Part, unknown
 from jepa.data import HeldOut
 from jepa.encoded import Encoded, alternatives, representations
+from jepa.kinds import make
 from jepa.latents.interface import LatentVariable
 from jepa.measures.collapse import reference_energy
 from jepa.measures.probes import Probe
 from jepa.minimize import Minimum
 from jepa.model import JEPA, Representations
+from jepa.streams import generator_for
 from jepa.worlds.pairs import NEAR, Pairs, joined, mismatched
 
 MEASURES = {
@@ -59,14 +61,22 @@ class Subject:
     world: Any
     held_out: HeldOut
     reference: float  # E0, in units of the energy
-    generator: Generator
+    generator: Generator  # of the run's seed
     encoded: Encoded | None = None  # by frozen encoders, once for all that is built on them
+
+    def stream(self, purpose: str) -> Generator:
+        """Return the generator of one purpose; with `streams: seed` the one that all measures of the run share."""
+        if self.config.streams == "seed":
+            return self.generator
+        return generator_for(self.config.streams, self.generator.initial_seed(), purpose)
 
     @cached_property
     def seen(self) -> Pairs:
         """Pairs of the kind the model was trained on, for probes and decoders to learn from; those encoded, if any."""
         sample = build.source(self.config, self.world)
-        generator = Generator().manual_seed(self.generator.initial_seed()) if self.encoded else self.generator
+        shared = self.config.streams == "seed" and not self.encoded
+        seed = self.generator.initial_seed()
+        generator = self.generator if shared else generator_for(self.config.streams, seed, "probe pairs")
         return joined(list(build.portions(sample, self.config.measure.samples, generator)))
 
     @property

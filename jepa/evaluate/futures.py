@@ -117,11 +117,12 @@ def invariance(subject: Subject) -> list[Row]:
     The car is moved in a random direction in all frames of y; trees and noise stay.
     """
     world, (_, y, known) = subject.world, subject.held_out
-    angle = 2 * math.pi * torch.rand(len(y), generator=subject.generator)
+    generator = subject.stream("invariance")
+    angle = 2 * math.pi * torch.rand(len(y), generator=generator)
     clear = {name: factor for name, factor in known.items() if name in world.factor_labels}
     moved = y + world.render(clear, shift=torch.stack([angle.sin(), angle.cos()], 1)).y - world.render(clear).y
-    redrawn = clear | world.draw_texture(len(y), subject.generator)
-    retextured = world.render(redrawn, world.draw_noise(len(y), subject.generator)).y
+    redrawn = clear | world.draw_texture(len(y), generator)
+    retextured = world.render(redrawn, world.draw_noise(len(y), generator)).y
     targets = (subject.s.s_y, *(encode(subject.model.encoder_y, clips) for clips in (moved, retextured)))
     before, after, detail = (subject.model.minimum(subject.s._replace(s_y=s_y), subject.a).value for s_y in targets)
     invariant = (detail - before).abs() < after - before

@@ -109,9 +109,9 @@ def _log_volumes(subject: Subject, epsilons: tuple[float, ...] | list[float]) ->
     """Return log volumes [contexts, thresholds] in the box that holds every target."""
     settings, box = subject.config.measure, landscape.Box(*subject.world.box())
     walk = landscape.Walk(settings.chains, settings.moves)
-    thresholds = [epsilon * subject.reference for epsilon in epsilons]
+    thresholds, generator = [epsilon * subject.reference for epsilon in epsilons], subject.stream("volume")
     volumes = [
-        landscape.log_volumes(free_energy(subject.model, x), box, thresholds, subject.generator, walk)
+        landscape.log_volumes(free_energy(subject.model, x), box, thresholds, generator, walk)
         for x in _contexts(subject)
     ]
     return torch.stack(volumes)

@@ -55,7 +55,7 @@ def decoder(subject: Subject):
     model = JEPA(nn.Identity(), nn.Identity(), draw, NoLatent())
     train = dataclasses.replace(config.train, steps=config.measure.decoder)
     loss = dataclasses.replace(config.loss, energy=1.0, variance=0.0, covariance=0.0)
-    fit(model, build.pool(s, targets), (train, loss), subject.generator)
+    fit(model, build.pool(s, targets), (train, loss), subject.stream("decoder"))
 
     def decode(prediction: Tensor) -> Tensor:
         """Return frames [B, T, S, S]."""

@@ -35,7 +35,8 @@ def sparsity(subject: Subject) -> list[Row]:
     w = _parts(subject)[0]
     z = subject.true.argmin
     active = z != 0  # FISTA's proximal map sets numbers to exactly 0
-    shuffled = torch.stack([column[_order(len(z), subject)] for column in active.T], 1)
+    generator = subject.stream("sparsity")
+    shuffled = torch.stack([column[torch.randperm(len(z), generator=generator)] for column in active.T], 1)
     ranks = torch.linalg.matrix_rank(w * active.unsqueeze(1))  # of W with the other columns set to 0
     return [
         Row("active", float(active.double().sum(1).mean())),
@@ -99,8 +100,3 @@ def _parts(subject: Subject) -> tuple[Tensor, Sparse]:
         what = f"{subject.config.predictor.name!r} and {subject.config.latent.name!r}"
         raise ValueError(f"measure.names: expected a predictor 'additive' and a latent 'sparse', found {what}")
     return predictor.dictionary.detach(), latent
-
-
-def _order(count: int, subject: Subject) -> Tensor:
-    """Return a random order."""
-    return torch.randperm(count, generator=subject.generator)

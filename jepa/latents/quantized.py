@@ -114,7 +114,7 @@ class FiniteScalar(Finite):
         axes = [torch.linspace(-1, 1, level) if level > 1 else torch.zeros(1) for level in levels]
         self.register_buffer("codes", torch.cartesian_prod(*axes).view(-1, self.width), persistent=False)
         self.register_buffer("counts", torch.ones(len(self.codes)), persistent=price > 0)
-        self.register_buffer("steps", torch.tensor(levels, dtype=torch.float) - 1, persistent=False)
+        self.register_buffer("steps", torch.tensor(levels, dtype=torch.get_default_dtype()) - 1, persistent=False)
 
     def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
         """Return the level nearest to tanh of every number [B, Z], straight-through, at no cost."""

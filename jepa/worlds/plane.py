@@ -53,20 +53,28 @@ class Plane:
         """Widths of x, a and y."""
         return self.dimension, 0, self.dimension
 
-    @cache  # noqa: B019 (a constant of the world, asked for at every batch)
     def corners(self) -> Tensor:
         """Return the M places [M, D], multiples of the quantum."""
+        return self._corners().to(torch.get_default_dtype())
+
+    @cache  # noqa: B019 (a constant of the world, asked for at every batch)
+    def _corners(self) -> Tensor:
+        """Return the M places in double precision."""
         angle = 2 * math.pi * torch.arange(self.modes, dtype=torch.float64) / self.modes + math.pi / 4
         places = torch.zeros(self.modes, self.dimension, dtype=torch.float64)
         if self.modes > 1:
             places[:, 0], places[:, 1] = angle.cos(), angle.sin()
-        return ((self.radius * places) / QUANTUM).round().mul(QUANTUM).float()
+        return ((self.radius * places) / QUANTUM).round().mul(QUANTUM)
 
-    @cache  # noqa: B019
     def spreads(self) -> Tensor:
         """Return the half-widths spread_i [D], multiples of the quantum."""
+        return self._spreads().to(torch.get_default_dtype())
+
+    @cache  # noqa: B019
+    def _spreads(self) -> Tensor:
+        """Return the half-widths in double precision."""
         widths = self.spread * self.falloff ** torch.arange(self.dimension, dtype=torch.float64)
-        return (widths / QUANTUM).round().mul(QUANTUM).float()
+        return (widths / QUANTUM).round().mul(QUANTUM)
 
     def sample(self, count: int, generator: Generator) -> Pairs:
         """Return `count` pairs drawn on the generator's device. Raises: ValueError for count < 1."""
