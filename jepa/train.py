@@ -1,18 +1,14 @@
 """The only optimizer loop: learning minimizes the energy over the weights.
 
 A run is a function of its configuration and its seed. It writes checkpoints as it goes and, cut at any moment, resumes
-to the same result to the bit (same machine, same number of threads). Checkpoints hold tensors and numbers only and are
-read without executing code.
+to the same result to the bit (same machine, same number of threads).
 """
 
 from __future__ import annotations
 
 import math
-import os
-import pickle
 import time
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +18,7 @@ import torch
 from torch import Generator
 from torch.optim import AdamW, Optimizer
 
+from jepa.checkpoints import load, restore, save
 from jepa.config import Loss, Train
 from jepa.losses import Terms, Weights, loss
 from jepa.model import JEPA
@@ -54,7 +51,8 @@ def fit(
 
     Args: model: on the generator's device; sample: (count, generator) -> pairs; settings: optimizer and loss;
         generator: the only source of randomness; checkpoint: file to resume from and to write to, None for none;
-        progress: called with the number of finished steps, often enough for a bar; watch: who looks for a collapse
+        progress: called with the number of finished steps, often enough for a bar; what it raises ends the training
+        after a whole step, of which the checkpoint is then written; watch: who looks for a collapse
         before the first step and train.watch times on the way, None for one that draws its own pairs from `sample`.
     Returns: the training curve.
     Warns: CollapseWarning, once, from a third of the training on, naming the criterion that is missing.
@@ -69,6 +67,12 @@ def fit(
     if checkpoint is not None and checkpoint.is_file():
         state = load(checkpoint)
         start, curve = _restore(state, checkpoint, settings, model, optimizer, generator)
+
+    def keep(step: int) -> None:
+        """Write the checkpoint."""
+        if checkpoint is not None:
+            save(checkpoint, _state(step, curve, settings, model, optimizer, generator))
+
     saved, every = time.monotonic(), max(1, train.steps // LOGGED)
     model.train()
     if not curve.looks:
@@ -77,63 +81,19 @@ def fit(
         terms = _step(model, optimizer, sample(train.batch, generator), settings, step)
         if (step + 1) % every == 0 or step + 1 == train.steps:
             _log(curve, step + 1, terms)
-            if progress is not None:
-                progress(step + 1)
         _look(curve, step + 1, model, settings, watch)
-        if checkpoint is not None and (time.monotonic() - saved > train.checkpoint):
-            save(checkpoint, _state(step + 1, curve, settings, model, optimizer, generator))
+        if progress is not None and curve.steps[-1:] == [step + 1]:
+            try:
+                progress(step + 1)
+            except BaseException:
+                keep(step + 1)
+                raise
+        if time.monotonic() - saved > train.checkpoint:
+            keep(step + 1)
             saved = time.monotonic()
-    if checkpoint is not None:
-        save(checkpoint, _state(train.steps, curve, settings, model, optimizer, generator))
+    keep(train.steps)
     model.eval()
     return curve
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and numbers to `path`, all or nothing: a kill or a full disk leaves the old file whole.
-
-    Raises: OSError naming the file if it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            f"{path}: could not be written ({error}; most often the disk is full); "
-            "the previous file, if any, is untouched"
-        ) from error
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Return what `save` wrote, without executing code. Raises: ValueError for a missing, damaged or foreign file."""
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a checkpoint, found no file")
-    try:
-        with zipfile.ZipFile(path) as archive:  # PyTorch writes check sums but does not compare them
-            if broken := archive.testzip():
-                raise ValueError(f"its part {broken} is damaged")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path}: expected a checkpoint of tensors and numbers, found a damaged or foreign file ({reason}); "
-            "delete it to train afresh"
-        ) from error
-    if not isinstance(state, dict) or "model" not in state:
-        raise ValueError(f"{path}: expected a checkpoint with an entry 'model', found a foreign file; delete it")
-    return state
-
-
-def restore(model: JEPA, state: dict[str, Any], path: Path) -> None:
-    """Load the weights of `state` into `model`. Raises: ValueError if names or shapes do not fit."""
-    try:
-        model.load_state_dict(state["model"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: the checkpoint is of another model ({reason}); delete it to train afresh") from error
 
 
 def _state(

@@ -1,0 +1,59 @@
+"""Checkpoints: tensors and numbers in a file, written all or nothing and read without executing code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and numbers to `path`, all or nothing: a kill or a full disk leaves the old file whole.
+
+    Raises: OSError naming the file if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"{path}: could not be written ({error}; most often the disk is full); "
+            "the previous file, if any, is untouched"
+        ) from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return what `save` wrote, without executing code. Raises: ValueError for a missing, damaged or foreign file."""
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a checkpoint, found no file")
+    try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch writes check sums but does not compare them
+            if broken := archive.testzip():
+                raise ValueError(f"its part {broken} is damaged")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path}: expected a checkpoint of tensors and numbers, found a damaged or foreign file ({reason}); "
+            "delete it to train afresh"
+        ) from error
+    if not isinstance(state, dict) or "model" not in state:
+        raise ValueError(f"{path}: expected a checkpoint with an entry 'model', found a foreign file; delete it")
+    return state
+
+
+def restore(model: nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Load the weights of `state` into `model`. Raises: ValueError if names or shapes do not fit."""
+    try:
+        model.load_state_dict(state["model"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: the checkpoint is of another model ({reason}); delete it to train afresh") from error
