@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from jepa import behavior
 from jepa.config import read_diff, unknown
 from jepa.lab import paths, progress
 from jepa.pool import execute_all
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         section = settings[name]
         known = read(paths.variants(options.notebook), {"device": settings["device"]}, section["overrides"])
         chosen, seeds = choose(known, tuple(options.variants)), range(options.seeds or section["seeds"])
-        asked = tasks(known, chosen, seeds, paths.data)
+        asked = tasks(known, chosen, seeds, paths.data, behavior.read(paths.behaviors()))
         with progress.shown(options.notebook) as file:
             runs = execute_all(asked, paths.runs(), settings["workers"] or cores(), file)
     except (ValueError, OSError, RuntimeError) as error:

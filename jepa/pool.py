@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from jepa.behavior import digests, loaded
 from jepa.processes import die_with_parent, keep_memory
 from jepa.progress import of, tell
 from jepa.runs import Run, execute, is_trained, learn, stored
@@ -22,15 +23,22 @@ from jepa.tasks import Task, identity
 STEP, HEAD_STEP, MEASURING = 13, 3, 1500  # ms on one core for a step, one behind frozen encoders, a run's measuring
 
 
-def execute_all(tasks: Sequence[Task], store: Path, workers: int = 1, progress: Path | None = None) -> list[Run]:
+def execute_all(
+    tasks: Sequence[Task],
+    store: Path,
+    workers: int = 1,
+    progress: Path | None = None,
+    do: Callable[[Task, Path], Run] | None = None,
+) -> list[Run]:
     """Return all runs, in the order of the tasks, done by `workers` processes of one thread each.
 
     Runs in the store are read by this process, and where nothing else is asked for no other is started.
 
     Args: tasks: what to run; store: folder of finished runs; workers: processes; progress: file to which is appended
-        what there is to do and how far it is (`jepa.progress`), None for none.
-    Raises: ValueError for workers < 1 or as the first run that fails; RuntimeError if a process is killed. Finished
-        runs stay in the store.
+        what there is to do and how far it is (`jepa.progress`), None for none; do: how what is asked for is done, None
+        for `execute`.
+    Raises: ValueError for workers < 1 or as the first run that fails; RuntimeError if a process is killed, or has other
+        code than the caller. Finished runs stay in the store.
     """
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, found {workers}")
@@ -41,7 +49,7 @@ def execute_all(tasks: Sequence[Task], store: Path, workers: int = 1, progress: 
     parts = {name: [getattr(one, name) for one in work.values()] for name in ("runs", "train", "measure")}
     tell(progress, stored=len(tasks) - len(left), **parts)
     if work:
-        runs |= _pooled(work, store, workers, progress)
+        runs |= _pooled(work, store, workers, progress, do or execute)
     return [runs[key] for key in asked]
 
 
@@ -72,15 +80,18 @@ def _work(tasks: Sequence[Task], store: Path) -> dict[str, Work]:
     return work
 
 
-def _pooled(work: dict[str, Work], store: Path, workers: int, progress: Path | None) -> dict[str, Any]:
+def _pooled(
+    work: dict[str, Work], store: Path, workers: int, progress: Path | None, do: Callable[[Task, Path], Run]
+) -> dict[str, Any]:
     """Return what comes of all work, by identity."""
     # a server forked before any thread exists: safe beside BLAS and CUDA, and torch is imported once for all workers
     context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload(["jepa.runs"])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        context.set_forkserver_preload(_modules())  # all of them: none is read from a file that was edited meanwhile
+    prepare, precision = _one_thread, (torch.get_default_dtype(),)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare, initargs=precision) as pool:
         try:
-            futures = _submit(pool, work, store, progress)
+            futures = _submit(pool, work, (store, progress), do)
             return dict(zip(futures, _results(list(futures.values())), strict=True))
         except BrokenProcessPool as error:
             raise RuntimeError(
@@ -91,7 +102,7 @@ def _pooled(work: dict[str, Work], store: Path, workers: int, progress: Path | N
 
 
 def _submit(
-    pool: ProcessPoolExecutor, work: dict[str, Work], store: Path, progress: Path | None
+    pool: ProcessPoolExecutor, work: dict[str, Work], where: tuple[Path, Path | None], do: Callable[[Task, Path], Run]
 ) -> dict[str, Future[Any]]:
     """Return the futures of all work; one that is built on another run begins when that run is done."""
     numbers = {key: number for number, key in enumerate(work)}
@@ -99,9 +110,8 @@ def _submit(
     while waiting := {key: one for key, one in work.items() if key not in futures}:
         for key, (task, parent, runs, *_) in waiting.items():
             if parent is None or (parent in futures and futures[parent].done()):
-                do = execute if runs else learn
-                futures[key] = pool.submit(_do, do, task, store, progress, numbers[key])
-                futures[key].add_done_callback(partial(_ended, progress, numbers[key]))
+                futures[key] = pool.submit(_do, do if runs else learn, task, *where, numbers[key])
+                futures[key].add_done_callback(partial(_ended, where[1], numbers[key]))
         if len(futures) < len(work):
             wait({future for future in futures.values() if not future.done()}, return_when=FIRST_COMPLETED)
         for future in futures.values():
@@ -111,7 +121,12 @@ def _submit(
 
 
 def _do(do: Callable[[Task, Path], Any], task: Task, store: Path, progress: Path | None, number: int) -> Any:
-    """Do one piece of work in a worker, which tells how far it is."""
+    """Do one piece of work in a worker, which tells how far it is.
+
+    Raises: RuntimeError if the worker's code is not the one under which the result would be kept.
+    """
+    if loaded() != task.code.source:
+        raise RuntimeError("jepa: expected workers with the code of the caller, found other code; start it again")
     with of(progress, number):
         return do(task, store)
 
@@ -128,8 +143,18 @@ def _results(futures: list[Future[Any]]) -> list[Any]:
     return [future.result() for future in ([f for f in done if f.exception()] or futures)]
 
 
-def _one_thread() -> None:
-    """Keep a worker to one thread, which on small models beats two threads in one process, and to its parent's life."""
+def _modules() -> list[str]:
+    """Return the names of the package's modules, those aside that decide no run."""
+    names = (Path(name).with_suffix("").parts for name in digests())
+    return [".".join(("jepa", *parts)).removesuffix(".__init__") for parts in names]
+
+
+def _one_thread(precision: torch.dtype) -> None:
+    """Keep a worker to one thread, which on small models beats two threads in one process, and to its parent's life.
+
+    Args: precision: of the caller.
+    """
+    torch.set_default_dtype(precision)
     die_with_parent()
     keep_memory()
     torch.set_num_threads(1)

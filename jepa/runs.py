@@ -1,15 +1,14 @@
 """Runs: a configuration and a seed, trained, measured and kept.
 
-A run lies in a folder named by the fingerprint of all that decides its training: configuration, seed and source. The
-record of what was measured on it is named by the fingerprint of all that decides the measuring. So nothing is done
-twice, a run that was cut goes on from its checkpoint, and a new measure trains nothing.
+A run lies in a folder named by the fingerprint of all that decides its training: configuration, seed and what the code
+does (`jepa.behavior`). The record of what was measured on it is named by the fingerprint of all that decides the
+measuring. So nothing is done twice, a run that was cut goes on from its checkpoint, and a new measure trains nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +20,16 @@ import torch
 from torch import nn
 
 from jepa import build, evaluate, progress
+from jepa.behavior import fingerprint
+from jepa.checkpoints import load as load_checkpoint
+from jepa.checkpoints import restore, save
 from jepa.config import Config, Loss, Train, to_dict
 from jepa.data import HeldOut, load, verify
 from jepa.encoded import Encoded, encoded, packed, unpacked
 from jepa.model import JEPA
-from jepa.tasks import MEASURING, Task, fingerprint, measuring_key, source, training_key
-from jepa.train import Curve, fit, restore, save
-from jepa.train import load as load_checkpoint
+from jepa.streams import generator_for
+from jepa.tasks import Task, measuring_key, training_key
+from jepa.train import Curve, fit
 from jepa.watch import CollapseWarning
 
 TRAINED = "trained"  # file in the folder of a run that is trained to its end
@@ -39,13 +41,15 @@ class Run(NamedTuple):
     task: Task
     rows: list[evaluate.Row]
     curve: dict[str, list[float]]  # step and loss terms
-    modules: list[str]  # of this package that the run imported
     folder: Path
     looks: dict[str, list[float]]  # step and signs of a collapse
     warnings: list[str]  # what the training said of itself
 
 
-def execute(task: Task, store: Path) -> Run:
+Stop = Callable[[int], None]  # told of finished steps; what it raises ends the training, which goes on from there
+
+
+def execute(task: Task, store: Path, stop: Stop | None = None) -> Run:
     """Return the run, from the store if it is there, else trained, measured and stored.
 
     Raises: ValueError as training, measuring or the data do, with the run's name and seed in front.
@@ -54,10 +58,10 @@ def execute(task: Task, store: Path) -> Run:
         folder = _folder(task, store)
         record = folder / f"measured-{measuring_key(task)}.json"
         if not record.is_file():
-            _measure(task, record, store)
+            _measure(task, record, store, stop)
         result = _read(record)
     rows = [evaluate.Row(*row) for row in result["rows"]]
-    return Run(task, rows, result["curve"], result["modules"], folder, result["looks"], result["warnings"])
+    return Run(task, rows, result["curve"], folder, result["looks"], result["warnings"])
 
 
 def stored(task: Task, store: Path) -> Run | None:
@@ -101,29 +105,31 @@ def _restored(task: Task, folder: Path) -> JEPA:
     return model
 
 
-def _train(task: Task, store: Path) -> tuple[JEPA, HeldOut, Encoded | None, Curve]:
+def _train(task: Task, store: Path, stop: Stop | None = None) -> tuple[JEPA, HeldOut, Encoded | None, Curve]:
     """Train from the last checkpoint, and say so when it is done; return the model and what it is measured on."""
     config, path, pairs = task.config, _folder(task, store) / "checkpoint.pt", None
     evaluate.check(config)
-    held_out, model = load(task.held_out, config.world), build.model(config, task.seed)
-    generator = torch.Generator(device=config.device).manual_seed(task.seed)
+    held_out, model = load(task.held_out, config.world, config.measure.pairs), build.model(config, task.seed)
+    generator = generator_for(config.streams, task.seed, "batches", config.device)
     parent = None if task.parent is None else learn(task.parent, store)
     with warnings.catch_warnings():  # what it warns of is kept with the run
         warnings.simplefilter("ignore", CollapseWarning)
         if task.frozen is None:
             start = None if parent is None else _restored(task.start, parent)
-            curve = _fit(model, config, generator, path, start)
+            curve = _fit(model, config, generator, path, start, stop)
         else:
             pairs = _encoded(task, parent, held_out)
-            settings = (config.train, config.loss)
-            curve = _fit_head(model, _inferring(task.frozen, parent), pairs, settings, generator, path)
+            if config.streams == "seed":  # the batches are drawn on from where the pool's pairs end
+                generator.set_state(pairs.state)
+            frozen, settings = _inferring(task.frozen, parent), (config.train, config.loss)
+            curve = _fit_head(model, frozen, pairs, settings, generator, path, stop)
     path.with_name(TRAINED).touch()
     return model, held_out, pairs, curve
 
 
-def _measure(task: Task, record: Path, store: Path) -> None:
+def _measure(task: Task, record: Path, store: Path, stop: Stop | None) -> None:
     """Train what is left to train, measure, and write the record, last of all and whole."""
-    model, held_out, pairs, curve = _train(task, store)
+    model, held_out, pairs, curve = _train(task, store, stop)
     rows = evaluate.measure(task.config, model.to("cpu"), held_out, task.seed, pairs)
     result = {
         "name": task.name,
@@ -133,21 +139,28 @@ def _measure(task: Task, record: Path, store: Path) -> None:
         "curve": {"step": curve.steps, **curve.terms},
         "looks": {"step": curve.looks, **curve.signs},
         "warnings": curve.warnings,
-        "modules": sorted(name for name in sys.modules if name.split(".")[0] == "jepa"),
+        "source": task.code.source,
     }
     temporary = record.with_name(f".{record.name}.{os.getpid()}")
     temporary.write_text(json.dumps(result))
     os.replace(temporary, record)
 
 
-def _fit(model: JEPA, config: Config, generator: torch.Generator, path: Path, start: JEPA | None) -> Curve:
+def _fit(
+    model: JEPA,
+    config: Config,
+    generator: torch.Generator,
+    path: Path,
+    start: JEPA | None,
+    stop: Stop | None,
+) -> Curve:
     """Train a model from its own weights, or from those of `start`; it is watched in units of its untrained self."""
     world = build.world(config)
     watch = build.watch(config, world, model) if config.train.watch else None
     if start is not None:
         _take(model, start)
-    settings = (config.train, config.loss)
-    return fit(model, build.source(config, world), settings, generator, path, _told(config.train), watch)
+    settings, told = (config.train, config.loss), _told(config.train, stop)
+    return fit(model, build.source(config, world), settings, generator, path, told, watch)
 
 
 def _fit_head(
@@ -157,28 +170,36 @@ def _fit_head(
     settings: tuple[Train, Loss],
     generator: torch.Generator,
     path: Path,
+    stop: Stop | None,
 ) -> Curve:
     """Train all but the encoders, which become those of `frozen`, on the pairs that these have encoded."""
     for name in ("encoder_x", "encoder_y"):
         _take(getattr(model, name), getattr(frozen, name), name)
     pool = build.pool(*(part.to(generator.device) for part in (pairs.pool.x, pairs.pool.y, pairs.pool.a)))
-    generator.set_state(pairs.state)
-    curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"), _told(settings[0]))
+    told = _told(settings[0], stop)
+    curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"), told)
     save(path, {"model": model.state_dict()})
     return curve
 
 
-def _told(train: Train) -> Callable[[int], None]:
-    """Return what tells whoever watches how far a training is, given the number of finished steps."""
-    return lambda step: progress.trained(step / train.steps)
+def _told(train: Train, stop: Stop | None) -> Stop:
+    """Return what tells of finished steps whoever watches, then the caller."""
+
+    def told(step: int) -> None:
+        """Tell of a step."""
+        progress.trained(step / train.steps)
+        if stop is not None:
+            stop(step)
+
+    return told
 
 
 def _encoded(task: Task, parent: Path, held_out: HeldOut) -> Encoded:
     """Return what frozen encoders make of the pairs that all runs built on them learn from and are measured on."""
     config = task.config
     counts = [config.train.pool, config.measure.samples]
-    drawn = [config.world.flat(), config.context, config.told, config.device, task.seed]
-    deciding = [*drawn, *counts, source(*MEASURING)]
+    drawn = [config.world.flat(), config.context, config.told, config.device, config.streams, task.seed]
+    deciding = [*drawn, *counts, config.measure.pairs, task.code.encoding]
     path = parent / f"encoded-{fingerprint(deciding, verify(task.held_out)['files'])}.pt"
     if not path.is_file():
         made = encoded(config, _inferring(task.frozen, parent), held_out, task.seed)

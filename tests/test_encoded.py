@@ -10,14 +10,17 @@ import torch
 from conftest import SMALL, changed, child_of, encoders, generator, same, stamps, state
 
 from jepa import build, data, encoded, runs
+from jepa.behavior import Code, loaded
+from jepa.checkpoints import load as load_checkpoint
+from jepa.checkpoints import save
 from jepa.config import Part, configure
 from jepa.data import HeldOut, load
 from jepa.evaluate import measure
 from jepa.model import JEPA
 from jepa.runs import execute, trained
+from jepa.streams import generator_for
 from jepa.tasks import Task
-from jepa.train import fit, save
-from jepa.train import load as load_checkpoint
+from jepa.train import fit
 from jepa.worlds.pairs import Pairs
 
 
@@ -45,10 +48,12 @@ def made(config, count=600, seed=7):
     return encoded.encoded(config, model, held_out, seed), model.eval(), held_out
 
 
-def test_pairs_are_encoded_as_outside_of_training():
-    config = settings()
+@pytest.mark.parametrize("streams", ["purpose", "seed"])
+def test_pairs_are_encoded_as_outside_of_training(streams):
+    config = configure({"streams": streams}, base=settings())
     found, model, held_out = made(config)
-    drawing, again, source = generator(7), generator(7), build.source(config, build.world(config))
+    drawing, again = (generator_for(streams, 7, purpose) for purpose in ("pool", "probe pairs"))
+    source = build.source(config, build.world(config))
     pool = [source(count, drawing) for count in (256, 44)]
     seen = source(40, again)
     for part, pairs in ((found.pool, pool), (found.seen, [seen])):
@@ -113,9 +118,12 @@ def test_child_keeps_the_encoders_of_its_parent_to_the_bit(task, tmp_path, drawn
     assert torch.equal(kept, trained(parent).encoder_y(torch.ones(1, 2)))
 
 
-def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path):
+@pytest.mark.parametrize("streams", ["purpose", "seed"])
+def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path, streams):
+    task = changed(task, streams=streams)
     child = execute(child_of(task, train={"rate": 0.02, "pool": 700}), tmp_path)
-    parent, config, drawing = trained(execute(task, tmp_path)), child.task.config, generator(3)
+    parent, config = trained(execute(task, tmp_path)), child.task.config
+    drawing = generator_for(streams, 3, "pool")
     world, model = build.world(config), build.model(config, 3)
     pairs = [world.sample(count, drawing) for count in (256, 256, 188)]  # 256 at a time
     with torch.no_grad():
@@ -127,8 +135,9 @@ def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path):
         rows = torch.randint(700, (count,), generator=generator)
         return Pairs(pool[0][rows], torch.zeros(count, 0), pool[1][rows], {})
 
+    batches = drawing if streams == "seed" else generator_for(streams, 3, "batches")
     behind = JEPA(torch.nn.Identity(), torch.nn.Identity(), model.predictor, model.latent)
-    curve = fit(behind, sample, (config.train, config.loss), drawing)
+    curve = fit(behind, sample, (config.train, config.loss), batches)
     assert child.curve == {"step": curve.steps, **curve.terms}
     found = {name: value for name, value in state(child).items() if name.startswith("predictor.")}
     assert same(found, {f"predictor.{name}": value for name, value in model.predictor.state_dict().items()})
@@ -182,7 +191,7 @@ CLIPS = {
 
 def test_run_with_the_encoded_pairs_is_one_without(tmp_path):
     data.write(tmp_path / "clips", Part("fork", {"frames": 2}), 40, seed=1)
-    task = Task("tiny", configure(CLIPS, {"measure.names": []}), 3, tmp_path / "clips")
+    task = Task("tiny", configure(CLIPS, {"measure.names": []}), 3, tmp_path / "clips", Code(*[loaded()] * 4))
     child = child_of(task, train={}, measure={"names": CLIPS["measure"]["names"]})
     first, store = execute(child, tmp_path / "store"), tmp_path / "store"
     (file,) = files(store)

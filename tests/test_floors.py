@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"config", "energy", "minimize", "encoders", "worlds", "processes", "progress"},
+    {"config", "energy", "minimize", "encoders", "worlds", "processes", "progress", "streams", "behavior"},
+    {"kinds", "checkpoints"},
     {"predictors", "measures", "data", "latents", "regularizers", "planning", "variants"},
     {"model", "tasks"},
     {"hjepa", "losses", "watch"},
@@ -19,7 +20,7 @@ FLOORS = [
     {"encoded"},
     {"evaluate"},
     {"runs"},
-    {"pool"},
+    {"pool", "resumed"},
     {"lab"},
     {"__main__"},
 ]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import NOTEBOOKS
 
-from jepa.lab import stages, tables
+from jepa.lab import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,15 +22,34 @@ def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-@pytest.mark.parametrize("file", stages.texts(), ids=lambda file: file.parent.name)
-def test_text_is_as_stages_writes_it(file):
-    assert file.read_text() == stages.texts()[file], "run `python -m jepa.lab.stages --write`"
+@pytest.mark.parametrize("profile", ["smoke", "gpu"])
+def test_profiles_have_the_same_pipeline(profile):
+    copy = Path("experiments", profile, "dvc.yaml")
+    assert copy.read_bytes() == Path("dvc.yaml").read_bytes(), f"run `cp dvc.yaml {copy}`"
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_recorded_modules_are_what_a_run_imports(notebook, smoke):
-    record = Path(stages.RECORD.format(stage=notebook.stem)).read_text()
-    assert (smoke / notebook.stem / "modules.txt").read_text() == record, f"run `dvc repro {notebook.stem}`"
+def test_every_notebook_with_variants_depends_on_what_the_code_behind_it_does():
+    names = {path.stem for path in NOTEBOOKS if Path("experiments", path.stem).is_dir()}
+    shared = yaml.safe_load(Path("experiments/shared/dvc.yaml").read_text())["stages"]
+    assert set(shared["behavior"]["matrix"]["notebook"]) == names
+    assert set(shared["source"]["matrix"]["notebook"]) == {path.stem for path in NOTEBOOKS}
+    text = Path("dvc.yaml").read_text()
+    stages = yaml.safe_load(text)["stages"]
+    assert set(stages["notebook"]["foreach"]) | {"00_tour"} == names
+    for deps in (
+        stages["00_tour"]["deps"],
+        [dep.replace("${key}", "00_tour") for dep in stages["notebook"]["do"]["deps"]],
+    ):
+        assert "results/behavior/00_tour.json" in deps and not any(dep.startswith("jepa") for dep in deps)
+
+
+def test_short_runs_reach_the_last_tenth_of_a_training_the_monitor_and_a_cut():
+    settings = yaml.safe_load(Path("experiments/behavior.yaml").read_text())
+    sections = {path.stem.partition("_")[2] for path in NOTEBOOKS if Path("experiments", path.stem).is_dir()}
+    assert 0 < settings["cut"] < 1
+    for section in sections:
+        steps = settings[section]["overrides"]["train"]["steps"]
+        assert (steps - 1) / steps > 0.9 and settings[section]["overrides"]["train"]["watch"] >= 2
 
 
 def test_number_of_workers_and_recorded_minutes_are_no_dependencies():

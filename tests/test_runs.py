@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, changed, child_of, encoders, generator, same, stamps, state, successor_of
+from conftest import ROOT, changed, child_of, encoders, same, stamps, state, successor_of
 
 from jepa import build, data, runs
+from jepa.checkpoints import load as load_checkpoint
 from jepa.config import Part
 from jepa.runs import execute, learn, trained
+from jepa.streams import generator_for
 from jepa.tasks import identity
 from jepa.train import fit
-from jepa.train import load as load_checkpoint
 from jepa.watch import CollapseWarning, Watch
 
 
@@ -184,7 +185,7 @@ def test_training_begins_with_the_weights_of_the_parent(task, tmp_path, drawn):
 def test_training_goes_on_from_the_parents_weights_with_draws_of_its_own(task, tmp_path):
     successor = execute(successor_of(task, **{"train.rate": 0.02}), tmp_path)
     model, config = trained(execute(task, tmp_path)), successor.task.config
-    curve = fit(model, build.world(config).sample, (config.train, config.loss), generator(3))
+    curve = fit(model, build.world(config).sample, (config.train, config.loss), generator_for("purpose", 3, "batches"))
     assert successor.curve == {"step": curve.steps, **curve.terms} and same(state(successor), model.state_dict())
 
 
@@ -240,6 +241,7 @@ def test_watch_measures_in_units_of_the_untrained_model(task, tmp_path):
 
 
 def test_looking_changes_nothing_and_none_is_none(task, tmp_path):
+    task = changed(task, latent={"name": "discrete", "size": 3})
     plain, watched = execute(task, tmp_path), execute(changed(task, **{"train.watch": 3}), tmp_path)
     assert plain.folder != watched.folder and same(state(plain), state(watched)) and plain.rows == watched.rows
     assert plain.looks == {"step": []} and plain.warnings == watched.warnings == []

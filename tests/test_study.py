@@ -273,7 +273,7 @@ def leave(out):
 def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checkout, monkeypatch):
     monkeypatch.setattr(study, "display", lambda *shown: None)
     first = leave("build/one")
-    assert set(first) == {"measurements.csv", "metrics.json", "modules.txt", "shares.png"}
+    assert set(first) == {"measurements.csv", "metrics.json", "shares.png"}
     assert leave("build/two") == first == leave("build/one")
 
     claims = ledger.read_claims("experiments/claims.yaml")
@@ -288,15 +288,12 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
     metrics = json.loads(first["metrics.json"])
     assert metrics["volume_ratio"] == {"tiny_4": 0.3333}
     assert metrics["codes_used"]["tiny_2"] == pytest.approx(done.values("codes_used", "tiny_2").mean(), rel=1e-3)
-    modules = first["modules.txt"].decode().splitlines()
-    assert modules == sorted(set(modules))
-    assert {"jepa", "jepa.lab.study", "jepa.train", "jepa.worlds.plane", "jepa.latents.finite"} <= set(modules)
 
 
 def test_looks_are_those_of_the_runs_in_one_table(done):
     table = done.looks("tiny_4", "tiny_2")
     assert list(table.columns) == ["variant", "seed", "step", "sign", "value"]
-    for (name, seed), run in done._runs.items():
+    for (name, seed), run in done.runs.items():
         for sign, values in run.looks.items():
             rows = table[(table.variant == name) & (table.seed == seed) & (table.sign == sign)]
             if sign != "step":
@@ -309,7 +306,7 @@ def test_looks_are_those_of_the_runs_in_one_table(done):
 
 def test_what_trainings_said_of_themselves_is_told_by_variant(done):
     key = ("tiny_4", 1)
-    done._runs[key] = done._runs[key]._replace(warnings=["it collapses"])
+    done.runs[key] = done.runs[key]._replace(warnings=["it collapses"])
     assert done.warned("tiny_4", "tiny_2", seed=1) == {"tiny_4": ["it collapses"], "tiny_2": []}
     assert done.warned("tiny_4") == {"tiny_4": []}
 
@@ -320,9 +317,9 @@ def test_training_that_is_looked_at_has_to_be_done(look):
         getattr(tiny(), look)("tiny_2")
 
 
-def test_study_without_numbers_leaves_its_modules_only(checkout):
+def test_study_without_numbers_leaves_nothing(checkout):
     tiny("build/none").finish()
-    assert [file.name for file in (checkout / "build/none").rglob("*") if file.is_file()] == ["modules.txt"]
+    assert [file for file in (checkout / "build/none").rglob("*") if file.is_file()] == []
 
 
 def test_full_disk_leaves_the_old_files_whole(done, monkeypatch):

@@ -31,11 +31,21 @@ def profiles() -> dict[str, Path]:
 
 
 def profile(name: str) -> Path:
-    """Return the parameters file of a profile. Raises: ValueError if there is no such profile."""
-    known = profiles()
+    """Return the parameters file of a profile, or of the short runs. Raises: ValueError if there is no such profile."""
+    known = profiles() | ({name: short_runs()} if name == short_runs().stem else {})
     if name not in known:
         raise ValueError(f"profile: expected one of {', '.join(known)}, found {name!r}")
     return known[name]
+
+
+def short_runs() -> Path:
+    """Return the parameters file of the short runs by which the code is known (`jepa.lab.behavior`)."""
+    return root() / "experiments" / "behavior.yaml"
+
+
+def behaviors() -> Path:
+    """Return the folder of what the short runs came to."""
+    return root() / "results" / "behavior"
 
 
 def data(world: str) -> Path:
@@ -46,12 +56,6 @@ def data(world: str) -> Path:
 def notebook(name: str) -> Path:
     """Return the path of a committed notebook, given its name with or without the ending."""
     return root() / "notebooks" / f"{name.removesuffix('.ipynb')}.ipynb"
-
-
-def module(name: str) -> Path:
-    """Return the file of a module of the package, given its dotted name."""
-    file = root().joinpath(*name.split("."))
-    return file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
 
 
 def variants(name: str) -> Path:

@@ -26,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from jepa.behavior import digests
 from jepa.config import unknown
 from jepa.lab import form, paths, progress
 
@@ -116,12 +117,12 @@ def run(notebook: Path, output: Path, pairs: list[tuple[str, str]]) -> None:
     if output.resolve() == notebook.resolve():
         raise ValueError("output: expected another file than the notebook; `python -m jepa.lab.refresh` runs in place")
     parameters = parse(pairs, form.parameters(form.read(notebook), notebook.name))
-    before = _stamps()
+    before = digests(left_out=())
     with progress.followed(output.stem) as file:
         os.environ[progress.FILE] = str(file)  # for the kernel
         executed = execute(notebook, parameters)
-    changed = _changed(before, parameters.get("out", ""))
-    if changed:
+    after = digests(left_out=())
+    if changed := sorted(name for name in {*before, *after} if before.get(name) != after.get(name)):
         raise StageError(
             f"{notebook.name} ran while {', '.join(changed)} changed: its results belong to the text before.\n"
             f"Run the command again; finished trainings that the change does not touch are not repeated."
@@ -158,20 +159,6 @@ def _remains(unfinished: Path) -> str:
         f"As far as it ran: {unfinished.relative_to(paths.root())}. Under `dvc repro` the stage's former results were\n"
         "removed before the run; `git checkout -- results` and `dvc checkout` bring them back."
     )
-
-
-def _stamps() -> dict[Path, tuple[int, int]]:
-    """Return when each module of the package was last written, and its size."""
-    states = {file: file.stat() for file in (paths.root() / "jepa").rglob("*.py")}
-    return {file: (state.st_mtime_ns, state.st_size) for file, state in states.items()}
-
-
-def _changed(before: dict[Path, tuple[int, int]], out: str) -> list[str]:
-    """Return the modules written since `before`, of those that the run says it imported."""
-    record = paths.root() / out / "modules.txt"
-    imported = {paths.module(name) for name in record.read_text().split()} if out and record.is_file() else set()
-    after = _stamps()
-    return sorted(str(file.relative_to(paths.root())) for file in imported if before.get(file) != after.get(file))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
-from jepa import build
+from jepa import behavior, build
 from jepa.config import configure, read_diff, unknown
 from jepa.data import HeldOut, load
 from jepa.evaluate import Row, Subject
@@ -33,11 +32,13 @@ from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
 from jepa.pool import execute_all
 from jepa.processes import cores
-from jepa.runs import Run, trained
+from jepa.resumed import resumed
+from jepa.runs import Run, execute, trained
 from jepa.tasks import tasks
 from jepa.variants import Variant, choose, read
 
 COLUMNS = list(Measurement._fields)
+SHORT = ("smoke", "behavior")  # profiles that decide no claim
 
 
 class Study:
@@ -59,9 +60,11 @@ class Study:
             raise ValueError(f"seeds: expected a whole number of at least 1, found {seeds!r}")
         self.notebook, self.profile, self.seeds = notebook, profile, range(seeds)
         self.out, self.workers = paths.output(out, notebook), settings["workers"] or cores()
-        self._diffs = [{"device": settings["device"]}, section["overrides"], overrides]
+        self.settings = {"device": settings["device"], **section["overrides"]}  # of the profile
+        self._do = partial(resumed, cut=settings["cut"]) if "cut" in settings else execute
+        self._diffs = [self.settings, overrides]
         self._rows: list[Measurement] = []
-        self._runs: dict[tuple[str, int], Run] = {}
+        self.runs: dict[tuple[str, int], Run] = {}  # by variant and seed
         configure(*self._diffs)  # a misspelt override stops here, before anything runs
         style.use()
 
@@ -78,15 +81,15 @@ class Study:
         """
         if times < 1:
             raise ValueError(f"times: expected at least 1, found {times}")
-        chosen = choose(self.variants, names)
-        asked = tasks(self.variants, chosen, range(times * len(self.seeds)), paths.data)
+        seeds, behaviors = range(times * len(self.seeds)), behavior.read(paths.behaviors())
+        asked = tasks(self.variants, choose(self.variants, names), seeds, paths.data, behaviors)
         with progress.shown(self.notebook) as file:
-            runs = execute_all(asked, paths.runs(), self.workers, file)
+            runs = execute_all(asked, paths.runs(), self.workers, file, self._do)
         for run in runs:
             name, seed = run.task.name, run.task.seed
-            if (name, seed) not in self._runs:
+            if (name, seed) not in self.runs:
                 self._keep(self.variants[name].claim, name, *((seed, row) for row in run.rows))
-            self._runs[name, seed] = run
+            self.runs[name, seed] = run
         return self.table
 
     @property
@@ -169,7 +172,7 @@ class Study:
         """Save a figure and show it; a smoke run that trained shows the committed one of the cpu profile above it."""
         style.save(figure, self.out / "figures" / f"{name}.png")
         committed = paths.results("cpu", self.notebook) / "figures" / f"{name}.png"
-        if self.profile == "smoke" and self._runs and committed.is_file():
+        if self.profile == "smoke" and self.runs and committed.is_file():
             display(Markdown(f"**Evidence: profile `cpu`, all seeds** (`{committed.relative_to(paths.root())}`)"))
             display(Image(committed.read_bytes(), width=800))
             display(
@@ -190,14 +193,11 @@ class Study:
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Return the ledger of the profile, for smoke that of cpu if it is there. Raises: ValueError if none is."""
-        profile = "cpu" if self.profile == "smoke" and self._ledger("cpu").is_file() else self.profile
+        profile = "cpu" if self.profile in SHORT and self._ledger("cpu").is_file() else self.profile
         return ledger.load(self._ledger(profile))
 
     def finish(self) -> None:
-        """Write modules.txt, and what was measured: measurements.csv and metrics.json."""
-        modules = {name for name in sys.modules if name.split(".")[0] == "jepa"}
-        modules.update(name for run in self._runs.values() for name in run.modules)
-        paths.write(self.out / "modules.txt", "\n".join(sorted(modules)) + "\n")
+        """Write what was measured: measurements.csv and metrics.json."""
         if self._rows:
             self._write_measurements()
 
@@ -219,13 +219,13 @@ class Study:
 
     def _done(self, variant: str, seed: int) -> Run:
         """Return a run of this study. Raises: ValueError if it was not run."""
-        if (variant, seed) not in self._runs:
-            raise unknown("variant, seed", f"{variant}, {seed}", {f"{name}, {number}" for name, number in self._runs})
-        return self._runs[variant, seed]
+        if (variant, seed) not in self.runs:
+            raise unknown("variant, seed", f"{variant}, {seed}", {f"{name}, {number}" for name, number in self.runs})
+        return self.runs[variant, seed]
 
     def _entries(self, claims: tuple[str, ...]) -> tuple[dict[str, dict[str, Any]], str]:
         """Return the ledger's entries by this run, for smoke the committed ones of cpu, and whose they are in words."""
-        if self.profile == "smoke" and self._ledger("cpu").is_file():
+        if self.profile in SHORT and self._ledger("cpu").is_file():
             return ledger.load(self._ledger("cpu")), "cpu, committed"
         return self._judge(claims), self.profile
 

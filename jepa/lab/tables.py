@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jepa.lab import paths
@@ -45,7 +46,7 @@ def progress() -> str:
 
 
 def figures() -> str:
-    """Return a row for each figure: the notebook that draws it, the stage that runs it, the command that repeats it."""
+    """Return a row for each figure: the notebook that draws it, the command that repeats it."""
     from dvc.repo import Repo
 
     rows = []
@@ -56,8 +57,8 @@ def figures() -> str:
                 for file in sorted((paths.root() / out.def_path).glob("*.png")):
                     link = f"[{file.stem}]({file.relative_to(paths.root()).as_posix()})"
                     command = f"`dvc repro {stage.addressing}`"
-                    rows.append(f"| {link} | {_notebook(stage.name)} | {stage.name} | {command} |")
-    return "\n".join(["| figure | notebook | stage | command |", "|---|---|---|---|", *rows])
+                    rows.append(f"| {link} | {_notebook(Path(out.def_path).parent.name)} | {command} |")
+    return "\n".join(["| figure | notebook | command |", "|---|---|---|", *rows])
 
 
 def fill(text: str, name: str, table: str) -> str:

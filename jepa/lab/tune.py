@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from jepa import behavior
 from jepa.config import configure, read_diff
 from jepa.lab import paths, progress
 from jepa.pool import execute_all
@@ -46,12 +47,12 @@ def trials(plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def tune(name: str, workers: int) -> pd.DataFrame:
     """Return the mean of the plan's metric over seeds for every trial: method, settings, metric, mean, best first."""
     plan = read_diff(paths.root() / "experiments" / "tuning" / f"{name}.yaml")
-    asked, notebook = [], plan.get("notebook", name)
+    asked, behaviors, notebook = [], behavior.read(paths.behaviors()), plan.get("notebook", name)
     for method, settings in trials(plan):
         variants = read(paths.variants(notebook))
         (variant,) = choose(variants, (method,))  # what it is built on stays as it is
         trial = variant._replace(config=configure(settings, base=variant.config))
-        asked += tasks(variants, [trial], plan["seeds"], paths.data)
+        asked += tasks(variants, [trial], plan["seeds"], paths.data, behaviors)
     with progress.shown(name) as file:
         runs = execute_all(asked, paths.runs(), workers, file)
     values = [next(row.value for row in run.rows if row.metric == plan["metric"]) for run in runs]

@@ -1,0 +1,298 @@
+"""Stored results follow what the code does: they come back exactly as long as its short runs come to the same."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import yaml
+from conftest import ROOT, changed, child_of, state
+
+from jepa import behavior, data, train
+from jepa.behavior import fingerprint
+from jepa.config import Part, configure, to_dict
+from jepa.lab import behavior as command
+from jepa.lab.numbers import differences, rounded, summary
+from jepa.resumed import resumed
+from jepa.runs import execute
+from jepa.tasks import addresses, measuring_key, training_key
+
+NOTEBOOK = [
+    'profile, seeds, overrides, out = "cpu", None, {}, ""',
+    """
+    from matplotlib import pyplot
+    from jepa.lab.study import Study
+    study = Study("09_tiny", profile, seeds, overrides, out)
+    table = study.run()
+    """,
+    """
+    study.add("E1", "tiny", "half", study.values("auroc", "tiny") / 2)
+    figure, axes = pyplot.subplots()
+    axes.plot(study.long("contrast", "tiny").value)
+    study.show(figure, "contrast")
+    """,
+]
+RUN = textwrap.dedent("""
+    from jepa.lab.study import Study
+    study = Study("09_tiny", "cpu", None, {}, "build/out")
+    table = study.run()
+    print(dict(table.groupby("metric").value.mean())["contrast"])
+""")
+SETTINGS = {"device": "cpu", "workers": 1, "tiny": {"seeds": 1, "overrides": {}}}
+SHORT = {
+    "train": {"steps": 12, "batch": 8, "watch": 2, "watched": 32},
+    "measure": {"samples": 64, "probe": 8, "pairs": 32},
+}
+
+
+@pytest.fixture
+def checkout(computed, tmp_path):
+    """Return a checkout with a copy of the package and one small notebook, whose behavior has been computed."""
+    return shutil.copytree(computed, tmp_path / "checkout")
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory):
+    """Return the checkout of which each test has a copy."""
+    tmp_path = tmp_path_factory.mktemp("computed")
+    shutil.copytree(ROOT / "jepa", tmp_path / "jepa", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "data.dvc", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    world = {"name": "fork", "frames": 2}
+    variant = {
+        "claim": "E1",
+        "data": "fork/small",
+        "config": {
+            "encoder_x": {"name": "convolutional", "outputs": 4, "channels": [2], "hidden": 8},
+            "encoder_y": {"name": "convolutional", "outputs": 4, "channels": [2], "hidden": 8},
+            "predictor": {"hidden": [8]},
+            "latent": {"name": "discrete", "size": 2},
+            "train": {"steps": 14, "batch": 8, "watch": 2, "watched": 32},
+            "measure": {"names": ["collapse"], "samples": 64},
+        },
+    }
+    write(tmp_path / "params.yaml", {"profile": "cpu", **SETTINGS})
+    short = {"profile": "behavior", "cut": 0.5, **SETTINGS, "tiny": {"seeds": 1, "overrides": SHORT}}
+    write(tmp_path / "experiments" / "behavior.yaml", short)
+    write(tmp_path / "experiments" / "09_tiny" / "tiny.yaml", variant)
+    write(tmp_path / "experiments" / "data.yaml", {"fork/small": {"world": world, "count": 48, "seed": 1}})
+    shutil.copy(ROOT / "experiments" / "claims.yaml", tmp_path / "experiments")
+    data.write(tmp_path / "data" / "fork" / "small", Part.of(world), 48, seed=1)
+    cells = [
+        {
+            "cell_type": "code",
+            "source": textwrap.dedent(text).strip(),
+            "metadata": {"tags": ["parameters"] * (not number)},
+        }
+        for number, text in enumerate(NOTEBOOK)
+    ]
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "09_tiny.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
+    assert "09_tiny: other in" in renewed(tmp_path)
+    return tmp_path
+
+
+def write(file, content):
+    """Write a YAML file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(content))
+
+
+def python(checkout, *command):
+    """Return what a Python of the checkout prints."""
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    done = subprocess.run([sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else done.stderr
+
+
+def renewed(checkout):
+    """Return what the behavior command says."""
+    return python(checkout, "-m", "jepa.lab.behavior", "09_tiny")
+
+
+def edit(checkout, name, old, new):
+    """Replace a piece of a module's text, which is there."""
+    file = checkout / "jepa" / name
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def folders(checkout):
+    """Return the trainings and the records in the store."""
+    store = checkout / "build" / "runs"
+    return {path.name for path in store.iterdir()}, {path.name for path in store.glob("*/measured-*.json")}
+
+
+def test_results_come_back_as_long_as_the_code_does_the_same(checkout):
+    before, told = python(checkout, "-c", RUN), folders(checkout)
+    file = checkout / "results" / "behavior" / "09_tiny.json"
+    text = file.read_bytes()
+    # a refactor that moves no number: nothing is trained, the file stays as it is
+    edit(checkout, "measures/collapse.py", "float(difference / reference)", "float(difference) * (1 / reference)")
+    edit(checkout, "train.py", "left = max(0.0, 1 - share", "remaining = left = max(0.0, 1 - share")
+    assert renewed(checkout).endswith("the same") and file.read_bytes() == text
+    assert python(checkout, "-c", RUN) == before and folders(checkout) == told
+    # without the command, the same code is not known to be the same, and nothing old comes back under its name
+    edit(checkout, "measures/collapse.py", "(1 / reference)", "(1.0 / reference)")
+    python(checkout, "-c", RUN)
+    assert len(folders(checkout)[0]) == 2
+
+
+def test_measure_that_training_uses_changes_what_is_trained_and_measured(checkout):
+    assert float(python(checkout, "-c", RUN)) < 42
+    edit(checkout, "measures/collapse.py", "return float(difference / reference)", "return 42.0")
+    assert float(python(checkout, "-c", RUN)) == 42  # before the behavior is computed again
+    assert "contrast" in renewed(checkout)
+    told = folders(checkout)
+    assert float(python(checkout, "-c", RUN)) == 42
+    assert len(folders(checkout)[0]) == len(told[0]) + 1  # what the monitor saw is part of a training
+
+
+def test_edit_between_two_runs_of_one_kernel_is_an_error(checkout):
+    script = RUN + textwrap.dedent("""
+        from pathlib import Path
+        module = Path("jepa/measures/collapse.py")
+        text = module.read_text()
+        module.write_text("# a comment\\n" + text)
+        study.run()
+        print("a comment is none")
+        module.write_text(text.replace("float(difference / reference)", "42.0"))
+        study.run()
+    """)
+    said = python(checkout, "-c", script)
+    assert "found changes in measures/collapse.py; restart the kernel" in said
+    comment = script.replace('module.write_text(text.replace("float(difference / reference)", "42.0"))', "")
+    assert python(checkout, "-c", comment).endswith("a comment is none")
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("train.py", "return (1 + math.cos", "return (1 + (1e-3 if step > 0.9 * steps else 0) + math.cos"),
+        ("config.py", "clip: float = 10.0", "clip: float = 11.0"),
+        ("train.py", 'generator.set_state(state["generator"])', "generator.manual_seed(1)"),
+        ("watch.py", "spread=now / self.reference", "spread=2 * now / self.reference"),
+        (
+            "lab/study.py",
+            "display(style.picture(figure))",
+            "figure.axes[0].set_title('new')\n        display(style.picture(figure))",
+        ),
+        ("lab/study.py", "for seed, value in values.items()", "for seed, value in (2 * values).items()"),
+    ],
+    ids=["last tenth", "a default", "resume", "monitor", "figure", "derived number"],
+)
+def test_change_of_what_the_code_does_is_noticed(checkout, module, old, new):
+    edit(checkout, module, old, new)
+    assert "09_tiny: other in" in renewed(checkout)
+
+
+def test_command_fails_and_keeps_the_file_where_the_code_is_broken(checkout):
+    file = checkout / "results" / "behavior" / "09_tiny.json"
+    before = file.read_bytes()
+    edit(checkout, "measures/collapse.py", "return float(difference / reference)", "raise ValueError('planted')")
+    assert "code cell 1 failed" in renewed(checkout) and file.read_bytes() == before
+
+
+def test_cut_and_resumed_training_comes_to_the_same(task, tmp_path, monkeypatch):
+    loads = []
+    monkeypatch.setattr(train, "load", lambda path, load=train.load: loads.append(path) or load(path))
+    task = changed(task, **{"train.watch": 2, "train.watched": 32})
+    cut, whole = resumed(task, tmp_path / "cut", 0.5), execute(task, tmp_path / "whole")
+    assert len(loads) == 1 and cut.rows == whole.rows and cut.curve == whole.curve and cut.looks == whole.looks
+    assert all(value.equal(state(whole)[name]) for name, value in state(cut).items())
+
+
+def test_keys_follow_what_short_runs_came_to(task):
+    base = training_key(task), measuring_key(task)
+    code = task.code._replace(training="other")
+    assert training_key(task._replace(code=code)) != base[0]
+    code = task.code._replace(measuring="other")
+    assert training_key(task._replace(code=code)) == base[0] and measuring_key(task._replace(code=code)) != base[1]
+    code = task.code._replace(source="other")
+    assert (training_key(task._replace(code=code)), measuring_key(task._replace(code=code))) == base
+
+
+def test_setting_that_came_later_is_in_no_key_where_runs_without_it_stood(task):
+    assert "watched" not in to_dict(configure(), deciding=True)["train"]
+    assert training_key(changed(task, **{"train.watched": 1024})) == training_key(task)
+    assert training_key(changed(task, **{"train.watched": 1025})) != training_key(task)
+    assert "streams" not in to_dict(configure({"streams": "seed"}), deciding=True)
+    assert to_dict(configure(), deciding=True)["streams"] == "purpose"
+
+
+def test_short_runs_have_one_address_at_every_size_and_none_of_other_code(task):
+    sizes = {"train.steps": 99, "train.watch": 9, "measure.samples": 9}
+    assert addresses(changed(task, **sizes), SHORT) == addresses(task, SHORT)
+    assert addresses(changed(task, **{"latent.steps": 3}), SHORT)[0] != addresses(task, SHORT)[0]
+    other = addresses(changed(task, **{"measure.names": ["area"]}), SHORT)
+    assert other[0] == addresses(task, SHORT)[0] and other[1] != addresses(task, SHORT)[1]
+    untrained = changed(task, **{"train.steps": 0})
+    assert addresses(untrained, SHORT)[0] != addresses(task, SHORT)[0]
+    assert addresses(child_of(task), SHORT)[0] != addresses(child_of(changed(task, **{"loss.energy": 0.5})), SHORT)[0]
+
+
+def test_comments_and_docstrings_are_no_code_and_all_else_is():
+    text = b'"""Doc."""\nx = 1  # one\n\n\ndef f():\n    """Doc."""\n    return "text"\n'
+    same = b'x = 1\ndef f():\n    """Other."""\n    # why\n    return "text"\n'
+    assert behavior._digest(text) == behavior._digest(same)
+    for old, new in ((b"x = 1", b"x = 2"), (b'"text"', b'"texts"'), (b"def f", b"def g")):
+        assert behavior._digest(text.replace(old, new)) != behavior._digest(text)
+
+
+def test_damaged_behavior_is_named(tmp_path):
+    (tmp_path / "01_a.json").write_text('{"runs": {"a": {}}}')
+    (tmp_path / "01_a.source").write_text(f"{behavior.source()} x\n")
+    with pytest.raises(ValueError, match="01_a.json: expected what the short runs of a notebook came to"):
+        behavior.read(tmp_path)
+    (tmp_path / "01_a.source").write_text("of other code\n")
+    assert behavior.read(tmp_path) == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "results" / "behavior").glob("*.json")), ids=lambda file: file.stem)
+def test_committed_behavior_is_in_its_form(file):
+    text = json.loads(file.read_text())
+    assert command.written(text) == file.read_text() and command.changes(text, copy.deepcopy(text)) == []
+    read = behavior.behavior(file)
+    assert len(read.measurings) >= len(read.trainings) and read.whole == behavior.behavior(file).whole
+
+
+def test_numbers_differ_by_more_than_rounding_errors():
+    old = {"runs": {"a": {"auroc": [0.5, None], "weights": [1.0, 2.0]}}, "notebook": {"printed": ["mean 0.5 of 3"]}}
+
+    def moved(change):
+        new = copy.deepcopy(old)
+        change(new)
+        return command.changes(old, new)
+
+    assert moved(lambda new: new["runs"]["a"].update(weights=[1.0 + 1e-8, 2.0])) == []
+    assert moved(lambda new: new["runs"]["a"].update(weights=[1.0 + 1e-5, 2.0])) == ["runs, a, weights"]
+    assert moved(lambda new: new["runs"]["a"].update(weights=[1.0])) == ["runs, a, weights"]
+    assert moved(lambda new: new["runs"]["a"].update(auroc=[0.5005, None])) == []
+    assert moved(lambda new: new["runs"]["a"].update(auroc=[0.51, None])) == ["runs, a, auroc"]
+    assert moved(lambda new: new["runs"].update(b={})) == ["runs, b"]
+    assert moved(lambda new: new["notebook"].update(printed=["mean 0.5000001 of 3"])) == []
+    assert moved(lambda new: new["notebook"].update(printed=["mean 0.51 of 3"])) == ["printed"]
+    assert moved(lambda new: new["notebook"].update(printed=["median 0.5 of 3"])) == ["printed"]
+    assert list(differences(None, 1.0, 1e-6, 1e-8, "here")) == ["here"]
+
+
+@pytest.mark.parametrize("place", [0, 7, 499])
+def test_no_number_changes_without_its_summary(place):
+    values = [float(number % 17 - 8) for number in range(500)]
+    other = [*values]
+    other[place] += 1e-2
+    assert not list(differences(summary(values), summary(values), 1e-6, 1e-8))
+    assert list(differences(summary(values), summary(other), 1e-6, 1e-8, "here")) == ["here"]
+    assert list(differences(summary(values), summary(values[::-1]), 1e-6, 1e-8, "here")) == ["here"]
+
+
+def test_what_is_not_finite_is_written_and_told_apart():
+    found = json.loads(json.dumps(rounded({"a": [float("nan"), 1 / 3], "b": float("inf")})))
+    assert found == {"a": ["nan", 0.333333333], "b": "inf"} and fingerprint(found) == fingerprint(dict(found))
+    assert summary([1.0, float("nan")])[:2] == [2, 1]
