@@ -23,6 +23,7 @@ from torch import Tensor
 
 from jepa.config import Part, read_diff
 from jepa.kinds import make
+from jepa.processes import die_with_parent
 from jepa.worlds import WORLDS
 
 REMEDY = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc repro data.dvc`"
@@ -128,4 +129,5 @@ def _hashed(file: Path, *_: int) -> str:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     main()

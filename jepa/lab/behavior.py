@@ -14,6 +14,11 @@ What escapes it: what only full size reaches, what only single precision shows, 
 
 from __future__ import annotations
 
+from jepa.processes import ENVIRONMENT, die_with_parent
+
+if __name__ == "__main__":  # before anything slow is imported, as in `jepa.lab.run`
+    die_with_parent()
+
 import argparse
 import json
 import os
@@ -39,7 +44,6 @@ from jepa.data import verify
 from jepa.lab import form, paths
 from jepa.lab.drawn import drawn
 from jepa.lab.numbers import differences, rounded, summary
-from jepa.processes import ENVIRONMENT, die_with_parent
 from jepa.runs import Run
 from jepa.tasks import addresses
 from jepa.variants import read
@@ -190,5 +194,4 @@ def _inputs(name: str, code: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    die_with_parent()
     main()
