@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import NOTEBOOKS
 
+from jepa.config import configure
 from jepa.lab import tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,8 +49,8 @@ def test_short_runs_reach_the_last_tenth_of_a_training_the_monitor_and_a_cut():
     sections = {path.stem.partition("_")[2] for path in NOTEBOOKS if Path("experiments", path.stem).is_dir()}
     assert 0 < settings["cut"] < 1
     for section in sections:
-        steps = settings[section]["overrides"]["train"]["steps"]
-        assert (steps - 1) / steps > 0.9 and settings[section]["overrides"]["train"]["watch"] >= 2
+        train = configure(settings[section]["overrides"]).train
+        assert (train.steps - 1) / train.steps > 0.9 and train.watch >= 2
 
 
 def test_number_of_workers_and_recorded_minutes_are_no_dependencies():
