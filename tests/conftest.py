@@ -1,11 +1,9 @@
-"""What the tests share: one thread per process, random numbers, small runs, every notebook at the smoke profile."""
+"""What the tests share: one thread per process, random numbers, small runs."""
 
 from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,21 +213,3 @@ def seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-
-
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run each notebook once at the smoke profile, in a tree of links with a build folder of its own.
-
-    Returns the folder with one subfolder of outputs a notebook. Nothing is resumed from trainings of the real tree.
-    """
-    tree = tmp_path_factory.mktemp("tree")
-    for name in ("data", "data.dvc", "dvc.yaml", "experiments", "jepa", "notebooks", "params.yaml", "results"):
-        (tree / name).symlink_to(ROOT / name)
-    for notebook in NOTEBOOKS:
-        out = f"build/smoke/{notebook.stem}"
-        arguments = [f"notebooks/{notebook.name}", f"{out}/{notebook.name}", "-p", "out", out]
-        command = [sys.executable, "-m", "jepa.lab.run", *arguments]
-        done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    return tree / "build" / "smoke"
