@@ -18,7 +18,7 @@ import torch
 from pytorch_metric_learning.losses import VICRegLoss
 from torch import Tensor
 
-from jepa.regularizers.vicreg import covariance
+from jepa.objectives.vicreg import covariance
 
 Term = Callable[[Tensor, Tensor], Tensor]
 

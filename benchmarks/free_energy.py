@@ -16,10 +16,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jepa import build
-from jepa.config import configure
-from jepa.encoded import encode
 from jepa.model import JEPA, Representations
+from jepa.runs import build
+from jepa.runs.config import configure
+from jepa.runs.encoded import encode
 from jepa.worlds.pairs import Pairs
 
 CONFIG = {

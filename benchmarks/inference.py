@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from benchmarks.free_energy import seconds
-from jepa import build
-from jepa.config import configure
 from jepa.evaluate.inference import operations, prediction_operations
 from jepa.model import JEPA, Representations
+from jepa.runs import build
+from jepa.runs.config import configure
 
 WIDTH = 48
 AMORTIZED = {"name": "amortized", "hidden": 128}

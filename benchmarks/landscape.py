@@ -12,11 +12,11 @@ import time
 
 import torch
 
-from jepa import build
-from jepa.config import configure
 from jepa.evaluate.landscapes import free_energy
 from jepa.measures.landscape import Box, grid
 from jepa.model import Representations
+from jepa.runs import build
+from jepa.runs.config import configure
 
 KINDS = {
     "y itself": {"encoder_y": "identity"},

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from jepa import behavior
-from jepa.config import read_diff, unknown
 from jepa.lab import paths, progress
-from jepa.pool import execute_all
-from jepa.processes import cores
-from jepa.tasks import tasks
-from jepa.variants import choose, read
+from jepa.runs import behavior
+from jepa.runs.config import read_diff, unknown
+from jepa.runs.processes import cores
+from jepa.runs.tasks import tasks
+from jepa.runs.variants import choose, read
+from jepa.runs.workers import execute_all
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa.config import Part, read_diff
-from jepa.kinds import make
-from jepa.processes import die_with_parent
+from jepa.runs.config import Part, read_diff
+from jepa.runs.kinds import make
+from jepa.runs.processes import die_with_parent
 from jepa.worlds import WORLDS
 
 REMEDY = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc repro data.dvc`"

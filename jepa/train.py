@@ -19,10 +19,10 @@ from torch import Generator
 from torch.optim import AdamW, Optimizer
 
 from jepa.checkpoints import load, restore, save
-from jepa.config import Loss, Train
-from jepa.losses import Terms, Weights, loss
 from jepa.model import JEPA
-from jepa.watch import Batch, CollapseWarning, Watch, drawn, lacking
+from jepa.monitor import Batch, CollapseWarning, Watch, drawn, lacking
+from jepa.objectives.pairs import Terms, Weights, loss
+from jepa.runs.config import Loss, Train
 
 LOGGED = 100  # points of a training curve
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa.processes import ENVIRONMENT
+from jepa.runs.processes import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 
@@ -17,14 +17,14 @@ import torch  # noqa: E402 (it reads the number of threads when it is imported)
 from torch import Generator, nn  # noqa: E402
 
 from jepa import data  # noqa: E402
-from jepa.behavior import Code, loaded  # noqa: E402
-from jepa.config import Part, configure  # noqa: E402
 from jepa.data import HeldOut  # noqa: E402
 from jepa.evaluate import Subject  # noqa: E402
 from jepa.latents.finite import Discrete, NoLatent  # noqa: E402
 from jepa.model import JEPA  # noqa: E402
-from jepa.runs import Run  # noqa: E402
-from jepa.tasks import Task  # noqa: E402
+from jepa.runs.behavior import Code, loaded  # noqa: E402
+from jepa.runs.config import Part, configure  # noqa: E402
+from jepa.runs.run import Run  # noqa: E402
+from jepa.runs.tasks import Task  # noqa: E402
 from jepa.worlds.fork import Fork  # noqa: E402
 from jepa.worlds.pairs import Pairs  # noqa: E402
 from jepa.worlds.plane import Plane  # noqa: E402

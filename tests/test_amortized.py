@@ -7,14 +7,14 @@ import torch
 from conftest import normal
 from torch import nn
 
-from jepa import build
-from jepa.config import configure
 from jepa.encoders import MLP as Perceptron
 from jepa.encoders import Convolutional, Identity
 from jepa.latents.amortized import Amortized
 from jepa.latents.finite import Discrete
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA, Representations
+from jepa.runs import build
+from jepa.runs.config import configure
 
 pytestmark = pytest.mark.usefixtures("seeded")
 MLP = {"name": "mlp", "outputs": 3, "hidden": [8]}

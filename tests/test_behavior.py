@@ -14,14 +14,15 @@ import pytest
 import yaml
 from conftest import ROOT, changed, child_of, state
 
-from jepa import behavior, data, train
-from jepa.behavior import fingerprint
-from jepa.config import Part, configure, to_dict
+from jepa import data, train
 from jepa.lab import behavior as command
 from jepa.lab.numbers import differences, rounded, summary
-from jepa.resumed import resumed
-from jepa.runs import execute
-from jepa.tasks import addresses, measuring_key, training_key
+from jepa.runs import behavior
+from jepa.runs.behavior import fingerprint
+from jepa.runs.config import Part, configure, to_dict
+from jepa.runs.resumed import resumed
+from jepa.runs.run import execute
+from jepa.runs.tasks import addresses, measuring_key, training_key
 
 NOTEBOOK = [
     'profile, seeds, overrides, out = "cpu", None, {}, ""',

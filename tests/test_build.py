@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT, generator
 from scipy import stats
 
-from jepa import build
-from jepa.config import configure
+from jepa.runs import build
+from jepa.runs.config import configure
 from jepa.train import fit
 
 JOINT = {

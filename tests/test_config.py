@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jepa.config import Config, Part, configure, nested, read_diff, to_dict
+from jepa.runs.config import Config, Part, configure, nested, read_diff, to_dict
 
 PARTS = {name for name, value in vars(Config()).items() if isinstance(value, Part)}
 

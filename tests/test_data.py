@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 
 from jepa import data
-from jepa.config import Part
+from jepa.runs.config import Part
 from jepa.worlds.fork import Fork
 from jepa.worlds.plane import QUANTUM, Plane
 

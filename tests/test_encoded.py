@@ -9,17 +9,19 @@ import pytest
 import torch
 from conftest import SMALL, changed, child_of, encoders, generator, same, stamps, state
 
-from jepa import build, data, encoded, runs
-from jepa.behavior import Code, loaded
+from jepa import data
 from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import save
-from jepa.config import Part, configure
 from jepa.data import HeldOut, load
 from jepa.evaluate import measure
 from jepa.model import JEPA
-from jepa.runs import execute, trained
+from jepa.runs import build, encoded
+from jepa.runs import run as runs
+from jepa.runs.behavior import Code, loaded
+from jepa.runs.config import Part, configure
+from jepa.runs.run import execute, trained
+from jepa.runs.tasks import Task
 from jepa.streams import generator_for
-from jepa.tasks import Task
 from jepa.train import fit
 from jepa.worlds.pairs import Pairs
 

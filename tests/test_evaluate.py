@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from jepa import build
-from jepa.config import configure
 from jepa.data import HeldOut
-from jepa.encoded import encoded
 from jepa.encoders import Identity
 from jepa.evaluate import Subject, inferring, measure
 from jepa.evaluate.landscapes import free_energy
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA
+from jepa.runs import build
+from jepa.runs.config import configure
+from jepa.runs.encoded import encoded
 
 
 class Predictor(nn.Module):

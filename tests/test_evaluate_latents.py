@@ -12,14 +12,14 @@ from conftest import Formula, Told, asked, brute_mismatched, codebook, every, ge
 from scipy import stats
 from torch import nn
 
-from jepa import build
-from jepa.config import configure
 from jepa.data import HeldOut
-from jepa.encoded import Encoded
 from jepa.evaluate import Subject, latents
 from jepa.latents.finite import Discrete
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA
+from jepa.runs import build
+from jepa.runs.config import configure
+from jepa.runs.encoded import Encoded
 
 EVEN, UNEVEN = Told(), Told(turns=(-1, 0, 1), odds=(1, 2, 5))
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jepa import build
-from jepa.config import configure, to_dict
+from jepa.runs import build
+from jepa.runs.config import configure, to_dict
 from jepa.worlds.clips import QUANTUM, UNIT
 from jepa.worlds.fork import RANGES, Fork
 from jepa.worlds.scene import ASPHALT, CAR, ROAD, TREE, crowns, paint

@@ -9,12 +9,12 @@ import torch
 from conftest import BEFORE, Formula, Told, asked, codebook, every, generator, of_path, of_trees, told, values
 from torch import nn
 
-from jepa.encoded import encode
 from jepa.encoders import Coupling, Identity
 from jepa.evaluate import futures
 from jepa.latents.finite import Discrete
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA, Representations
+from jepa.runs.encoded import encode
 
 
 def apart(a, b):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import normal
 
-from jepa import build
-from jepa.config import configure
 from jepa.energy import free_energy
-from jepa.losses import Weights, loss
-from jepa.regularizers.vicreg import covariance, variance
+from jepa.objectives.pairs import Weights, loss
+from jepa.objectives.vicreg import covariance, variance
+from jepa.runs import build
+from jepa.runs.config import configure
 
 WEIGHTS = Weights(energy=0.7, variance=3.0, covariance=2.0, information_x=1.0, information_y=1.0, beta=math.inf)
 ENERGY = WEIGHTS._replace(energy=1.0, variance=0.0, covariance=0.0)  # alone

@@ -8,8 +8,6 @@ import torch
 from conftest import normal
 from torch import nn
 
-from jepa import build
-from jepa.config import configure
 from jepa.encoders import MLP as Encoder
 from jepa.encoders import Identity
 from jepa.energy import distance, free_energy
@@ -17,6 +15,8 @@ from jepa.latents.finite import Discrete
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA, Representations
 from jepa.predictors import MLP as Predictor
+from jepa.runs import build
+from jepa.runs.config import configure
 
 MLP = {"name": "mlp", "outputs": 3, "hidden": [8]}
 NARROW = {"name": "mlp", "outputs": 1, "hidden": [8]}

@@ -7,7 +7,6 @@ import torch
 from conftest import generator
 from torch import nn
 
-from jepa.config import configure
 from jepa.data import HeldOut
 from jepa.evaluate import Subject
 from jepa.evaluate.inference import POINTS, STEPS, Operations, amortization, operations, prediction_operations
@@ -15,6 +14,7 @@ from jepa.latents.finite import Discrete
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.minimize import gradient, multistart
 from jepa.model import JEPA
+from jepa.runs.config import configure
 
 
 def counted(act):

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from conftest import NOTEBOOKS
 
-from jepa.config import configure
 from jepa.lab import tables
+from jepa.runs.config import configure
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,13 +7,13 @@ import torch
 from conftest import Formula, asked, values
 from torch import Generator, nn
 
-from jepa import build
-from jepa.config import configure
 from jepa.data import HeldOut
 from jepa.encoders import Identity
 from jepa.evaluate import MEASURES, measure, pixels
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.model import JEPA, Representations
+from jepa.runs import build
+from jepa.runs.config import configure
 from jepa.worlds.fork import Fork
 
 FRAMES = Fork(frames=2)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from conftest import changed, child_of, encoders, same, stamps, state, successor_of
 
-from jepa import data, pool
-from jepa.pool import execute_all
-from jepa.runs import execute
+from jepa import data
+from jepa.runs import workers as pool
+from jepa.runs.run import execute
+from jepa.runs.workers import execute_all
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from jepa.processes import cores, left_by_dvc
+from jepa.runs.processes import cores, left_by_dvc
 
 POOL = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from jepa.processes import die_with_parent
+from jepa.runs.processes import die_with_parent
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
@@ -31,12 +31,13 @@ if __name__ == "__main__":
 """
 CHAIN = """
 import subprocess, sys
-child = "from jepa.processes import die_with_parent; die_with_parent(); import os, time; print(os.getpid(), flush=True)"
+start = "from jepa.runs.processes import die_with_parent; die_with_parent(); "
+child = start + "import os, time; print(os.getpid(), flush=True)"
 subprocess.run([sys.executable, "-c", child + "; time.sleep(60)"])
 """
 FAULTS = """
 import resource, sys, torch
-from jepa.processes import keep_memory
+from jepa.runs.processes import keep_memory
 
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":

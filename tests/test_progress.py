@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa.lab import paths, progress
-from jepa.progress import of, tell, trained
+from jepa.runs.progress import of, tell, trained
 
 WORK = st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1e6), st.floats(1, 1e4)), min_size=1, max_size=8)
 

@@ -135,7 +135,8 @@ def test_executed_notebook_has_the_parameters_and_is_the_same_every_time(tree):
 
 def test_what_a_kernel_tells_is_shown_by_the_runner_and_not_in_the_notebook(tree):
     source = (
-        "import os\nfrom pathlib import Path\nfrom jepa.progress import tell\nfile = Path(os.environ['JEPA_PROGRESS'])"
+        "import os\nfrom pathlib import Path\nfrom jepa.runs.progress import tell\n"
+        "file = Path(os.environ['JEPA_PROGRESS'])"
     )
     told = "tell(file, stored=5, runs=[], train=[], measure=[])\nfile.is_file()"
     write(tree, source, told)

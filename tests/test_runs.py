@@ -14,14 +14,16 @@ import pytest
 import torch
 from conftest import ROOT, changed, child_of, encoders, same, stamps, state, successor_of
 
-from jepa import build, data, runs
+from jepa import data
 from jepa.checkpoints import load as load_checkpoint
-from jepa.config import Part
-from jepa.runs import execute, learn, trained
+from jepa.monitor import CollapseWarning, Watch
+from jepa.runs import build
+from jepa.runs import run as runs
+from jepa.runs.config import Part
+from jepa.runs.run import execute, learn, trained
+from jepa.runs.tasks import identity
 from jepa.streams import generator_for
-from jepa.tasks import identity
 from jepa.train import fit
-from jepa.watch import CollapseWarning, Watch
 
 
 def test_finished_run_is_not_repeated(task, tmp_path, drawn):

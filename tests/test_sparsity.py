@@ -9,7 +9,6 @@ import torch
 from conftest import generator, values
 from torch import nn
 
-from jepa.config import configure
 from jepa.data import HeldOut
 from jepa.evaluate import Subject
 from jepa.evaluate.sparsity import covering, sparsity, unrolled
@@ -18,6 +17,7 @@ from jepa.latents.lista import Lista
 from jepa.latents.sparse import Sparse
 from jepa.model import JEPA
 from jepa.predictors import MLP, Additive
+from jepa.runs.config import configure
 
 ALPHA, WIDE, SIZE = 0.5, 8, 4
 Q = torch.linalg.qr(torch.randn(WIDE, SIZE, generator=generator(5)))[0]  # orthonormal columns

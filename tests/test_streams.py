@@ -10,7 +10,7 @@ from conftest import Formula, changed, told
 
 from jepa.evaluate import futures
 from jepa.latents.finite import Discrete
-from jepa.runs import execute
+from jepa.runs.run import execute
 from jepa.streams import generator_for, number
 
 PURPOSES = ("weights", "batches", "pool", "probe pairs", "watched pairs", "volume", "invariance", "sparsity", "decoder")

@@ -14,10 +14,10 @@ import yaml
 from conftest import ROOT
 
 from jepa import data
-from jepa.config import Part
 from jepa.evaluate.landscapes import area, codes
 from jepa.lab import ledger, paths, study, style
 from jepa.lab.study import Study
+from jepa.runs.config import Part
 
 NAME = "09_tiny"
 VARIANT = {

@@ -16,8 +16,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from jepa import build, train
-from jepa.config import configure
+from jepa import train
+from jepa.runs import build
+from jepa.runs.config import configure
 from jepa.train import fit
 
 MLP = {"name": "mlp", "outputs": 5, "hidden": [8]}

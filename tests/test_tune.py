@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from jepa.config import configure, read_diff
 from jepa.lab.tune import trials
-from jepa.variants import read
+from jepa.runs.config import configure, read_diff
+from jepa.runs.variants import read
 
 PLANS = sorted((ROOT / "experiments" / "tuning").glob("*.yaml"))
 GRID = {"one": {"train.rate": [1e-3, 1e-2]}, "two": {"train.steps": [10, 20]}}

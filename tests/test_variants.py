@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jepa.config import configure
-from jepa.tasks import tasks
-from jepa.variants import choose, read
+from jepa.runs.config import configure
+from jepa.runs.tasks import tasks
+from jepa.runs.variants import choose, read
 
 SETS = {
     "plane/one": {"world": {"name": "plane", "spread": 0.25}, "count": 8, "seed": 1},

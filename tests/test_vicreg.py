@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import VICRegLoss
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jepa.regularizers.vicreg import covariance, variance, vicreg
+from jepa.objectives.vicreg import covariance, variance, vicreg
 
 SHAPES = [(2, 1), (2, 5), (5, 5), (6, 5), (7, 3), (4, 11)]
 TERMS = [variance, covariance]

@@ -13,13 +13,14 @@ from conftest import normal
 from test_train import KINDS, Cut, cut_after, run, same, settings
 from torch import nn
 
-from jepa import build, train
-from jepa.config import configure
+from jepa import train
 from jepa.latents.finite import NoLatent
 from jepa.model import JEPA
+from jepa.monitor import CHUNK, PAIRS, CollapseWarning, Signs, Watch, drawn, lacking
 from jepa.predictors import Identity
+from jepa.runs import build
+from jepa.runs.config import configure
 from jepa.train import fit
-from jepa.watch import CHUNK, PAIRS, CollapseWarning, Signs, Watch, drawn, lacking
 from jepa.worlds.pairs import Pairs
 
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

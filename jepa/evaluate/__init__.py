@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from jepa import build
-from jepa.config import Config, Part, unknown
 from jepa.data import HeldOut
-from jepa.encoded import Encoded, alternatives, representations
-from jepa.kinds import make
 from jepa.latents.interface import LatentVariable
 from jepa.measures.collapse import reference_energy
 from jepa.measures.probes import Probe
 from jepa.minimize import Minimum
 from jepa.model import JEPA, Representations
+from jepa.runs import build
+from jepa.runs.config import Config, Part, unknown
+from jepa.runs.encoded import Encoded, alternatives, representations
+from jepa.runs.kinds import make
 from jepa.streams import generator_for
 from jepa.worlds.pairs import NEAR, Pairs, joined, mismatched
 

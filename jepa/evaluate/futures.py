@@ -12,12 +12,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from jepa.encoded import encode
 from jepa.encoders import Coupling
 from jepa.evaluate import Row, Subject, paths
 from jepa.measures.collapse import auroc, contrast, effective_rank
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
+from jepa.runs.encoded import encode
 from jepa.worlds.pairs import NEAR
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa import build
 from jepa.energy import distance
 from jepa.evaluate import Row, Subject
 from jepa.evaluate.futures import path_gap
 from jepa.evaluate.inference import operations, prediction_operations
 from jepa.measures.collapse import contrast, effective_rank
 from jepa.model import Representations
+from jepa.runs import build
 from jepa.worlds.pairs import NEAR
 
 UNCOLLAPSED = 0.5  # relative contrast from which on recall counts for tuning

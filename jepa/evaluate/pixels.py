@@ -7,13 +7,13 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from jepa import build
 from jepa.evaluate import Row, Subject, paths
 from jepa.evaluate.futures import halved
 from jepa.latents.finite import NoLatent
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 from jepa.predictors import MLP
+from jepa.runs import build
 from jepa.train import fit
 
 DECODER = (80,)  # hidden widths, as in the generative model it is compared with

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from jepa.encoded import encode
 from jepa.evaluate import Subject
 from jepa.model import Representations
+from jepa.runs.encoded import encode
 
 
 def across(subject: Subject, clip: int, turns: Tensor) -> tuple[Tensor, Tensor]:

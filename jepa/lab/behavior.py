@@ -14,7 +14,7 @@ What escapes it: what only full size reaches, what only single precision shows, 
 
 from __future__ import annotations
 
-from jepa.processes import ENVIRONMENT, die_with_parent
+from jepa.runs.processes import ENVIRONMENT, die_with_parent
 
 if __name__ == "__main__":  # before anything slow is imported, as in `jepa.lab.run`
     die_with_parent()
@@ -36,17 +36,17 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 
-from jepa import behavior
-from jepa.behavior import fingerprint
 from jepa.checkpoints import load
-from jepa.config import to_dict
 from jepa.data import verify
 from jepa.lab import form, paths
 from jepa.lab.drawn import drawn
 from jepa.lab.numbers import differences, rounded, summary
-from jepa.runs import Run
-from jepa.tasks import addresses
-from jepa.variants import read
+from jepa.runs import behavior
+from jepa.runs.behavior import fingerprint
+from jepa.runs.config import to_dict
+from jepa.runs.run import Run
+from jepa.runs.tasks import addresses
+from jepa.runs.variants import read
 
 RUN, DERIVED = 1e-6, 2e-5  # relative tolerances: of runs, which keep all digits, and of what is derived from six digits
 NOTHING = 1e-8  # of the order of rounding errors

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jepa.config import read_diff
 from jepa.lab import paths
-from jepa.processes import cores
+from jepa.runs.config import read_diff
+from jepa.runs.processes import cores
 
 MEASURED_ON = 2  # cores
 FIXED = 10 / 60  # minutes of a stage that more cores do not shorten

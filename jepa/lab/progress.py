@@ -1,6 +1,6 @@
 """A run one can watch: a bar in a terminal or a notebook, plain lines in a log.
 
-The processes of a run append to a file what there is to do and how far it is (`jepa.progress`); whoever shows it
+The processes of a run append to a file what there is to do and how far it is (`jepa.runs.progress`); whoever shows it
 follows that file. Under `jepa.lab.run` it is this runner, since what a kernel prints would be kept in the notebook.
 """
 

@@ -10,7 +10,7 @@ an error, since DVC records a stage's dependencies only after its command.
 
 from __future__ import annotations
 
-from jepa.processes import ENVIRONMENT, die_with_parent
+from jepa.runs.processes import ENVIRONMENT, die_with_parent
 
 if __name__ == "__main__":  # before anything slow is imported: a dvc killed meanwhile would leave this command alone
     die_with_parent()
@@ -26,9 +26,9 @@ from typing import Any
 
 import yaml
 
-from jepa.behavior import digests
-from jepa.config import unknown
 from jepa.lab import form, paths, progress
+from jepa.runs.behavior import digests
+from jepa.runs.config import unknown
 
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$")

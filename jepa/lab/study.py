@@ -23,19 +23,19 @@ import torch
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
-from jepa import behavior, build
-from jepa.config import configure, read_diff, unknown
 from jepa.data import HeldOut, load
 from jepa.evaluate import Row, Subject
 from jepa.lab import ledger, page, paths, progress, style
 from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
-from jepa.pool import execute_all
-from jepa.processes import cores
-from jepa.resumed import resumed
-from jepa.runs import Run, execute, trained
-from jepa.tasks import tasks
-from jepa.variants import Variant, choose, read
+from jepa.runs import behavior, build
+from jepa.runs.config import configure, read_diff, unknown
+from jepa.runs.processes import cores
+from jepa.runs.resumed import resumed
+from jepa.runs.run import Run, execute, trained
+from jepa.runs.tasks import tasks
+from jepa.runs.variants import Variant, choose, read
+from jepa.runs.workers import execute_all
 
 COLUMNS = list(Measurement._fields)
 SHORT = ("smoke", "behavior")  # profiles that decide no claim

@@ -17,13 +17,13 @@ from typing import Any
 
 import pandas as pd
 
-from jepa import behavior
-from jepa.config import configure, read_diff
 from jepa.lab import paths, progress
-from jepa.pool import execute_all
-from jepa.processes import cores
-from jepa.tasks import tasks
-from jepa.variants import choose, read
+from jepa.runs import behavior
+from jepa.runs.config import configure, read_diff
+from jepa.runs.processes import cores
+from jepa.runs.tasks import tasks
+from jepa.runs.variants import choose, read
+from jepa.runs.workers import execute_all
 
 
 def trials(plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from jepa.behavior import digests, loaded
-from jepa.processes import die_with_parent, keep_memory
-from jepa.progress import of, tell
-from jepa.runs import Run, execute, is_trained, learn, stored
-from jepa.tasks import Task, identity
+from jepa.runs.behavior import digests, loaded
+from jepa.runs.processes import die_with_parent, keep_memory
+from jepa.runs.progress import of, tell
+from jepa.runs.run import Run, execute, is_trained, learn, stored
+from jepa.runs.tasks import Task, identity
 
 STEP, HEAD_STEP, MEASURING = 13, 3, 1500  # ms on one core for a step, one behind frozen encoders, a run's measuring
 
@@ -35,8 +35,8 @@ def execute_all(
     Runs in the store are read by this process, and where nothing else is asked for no other is started.
 
     Args: tasks: what to run; store: folder of finished runs; workers: processes; progress: file to which is appended
-        what there is to do and how far it is (`jepa.progress`), None for none; do: how what is asked for is done, None
-        for `execute`.
+        what there is to do and how far it is (`jepa.runs.progress`), None for none; do: how what is asked for is done,
+        None for `execute`.
     Raises: ValueError for workers < 1 or as the first run that fails; RuntimeError if a process is killed, or has other
         code than the caller. Finished runs stay in the store.
     """

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.config import Config, unknown
 from jepa.encoders import Identity
-from jepa.kinds import make
 from jepa.model import JEPA
+from jepa.monitor import Watch
+from jepa.runs.config import Config, unknown
+from jepa.runs.kinds import make
 from jepa.streams import generator_for, number
-from jepa.watch import Watch
 from jepa.worlds import WORLDS
 from jepa.worlds.pairs import NEAR, Pairs, joined, mismatched
 

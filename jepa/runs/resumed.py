@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jepa.runs import Run, execute
-from jepa.tasks import Task
+from jepa.runs.run import Run, execute
+from jepa.runs.tasks import Task
 
 
 def resumed(task: Task, store: Path, cut: float) -> Run:
-    """Return the run as `jepa.runs.execute` does, its training cut on the way and resumed.
+    """Return the run as `jepa.runs.run.execute` does, its training cut on the way and resumed.
 
     Args: cut: share of the steps after which it is cut.
     Raises: as `execute`.

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa import build
-from jepa.config import Config
 from jepa.data import HeldOut
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
+from jepa.runs import build
+from jepa.runs.config import Config
 from jepa.streams import generator_for
 from jepa.worlds.pairs import Pairs, joined
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from jepa.config import Part, checked, unknown
+from jepa.runs.config import Part, checked, unknown
 
 
 def make(what: str, part: Part, kinds: Mapping[str, str], **given: Any) -> Any:

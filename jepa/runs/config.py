@@ -2,7 +2,7 @@
 
 A variant or a profile is a *diff* against these defaults, a nested mapping that names only what differs. Parts with a
 free choice of kind (world, encoders, predictor, latent, inference, expander) are given by `name` plus the options of
-that kind; `jepa.build` checks them against the kind's own signature. Keys that do not exist raise.
+that kind; `jepa.runs.build` checks them against the kind's own signature. Keys that do not exist raise.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ base: <variant>                  optional: the variant that this one is, but for
 frozen: <variant>                optional: its settings are taken over, and its trained encoders are kept as they are;
                                  they may have been trained on another world whose pictures have the same shape
 start: <variant>                 optional: its settings are taken over, and training begins with its trained weights
-config: {…}                      settings of `jepa.config.Config`
+config: {…}                      settings of `jepa.runs.config.Config`
 
 Of base, frozen and start a variant names one at most. What a variant is built on may itself be built on another one.
 """
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jepa.config import Config, configure, read_diff, unknown
+from jepa.runs.config import Config, configure, read_diff, unknown
 
 LINKS = ("base", "frozen", "start")  # to another variant
 KEYS = {"claim", "data", "only", "levels", "config", *LINKS}

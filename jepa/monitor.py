@@ -21,11 +21,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa.config import Loss
 from jepa.encoders import Identity
 from jepa.measures.collapse import auroc, contrast, effective_rank, reference_energy
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
+from jepa.runs.config import Loss
 from jepa.worlds.pairs import Pairs
 
 PAIRS = 512  # that are drawn where none are given

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from jepa.model import JEPA
-from jepa.regularizers.vicreg import covariance, variance
+from jepa.objectives.vicreg import covariance, variance
 
 
 class Terms(NamedTuple):

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 BESIDE = ("lab", "__main__.py")  # code that decides no run
 
 

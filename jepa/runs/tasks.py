@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from jepa.behavior import Behavior, Code, fingerprint, source
-from jepa.config import Config, configure, to_dict
 from jepa.data import verify
-from jepa.variants import Variant
+from jepa.runs.behavior import Behavior, Code, fingerprint, source
+from jepa.runs.config import Config, configure, to_dict
+from jepa.runs.variants import Variant
 
 
 class Task(NamedTuple):

@@ -1,7 +1,7 @@
 """Runs: a configuration and a seed, trained, measured and kept.
 
 A run lies in a folder named by the fingerprint of all that decides its training: configuration, seed and what the code
-does (`jepa.behavior`). The record of what was measured on it is named by the fingerprint of all that decides the
+does (`jepa.runs.behavior`). The record of what was measured on it is named by the fingerprint of all that decides the
 measuring. So nothing is done twice, a run that was cut goes on from its checkpoint, and a new measure trains nothing.
 """
 
@@ -19,18 +19,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from jepa import build, evaluate, progress
-from jepa.behavior import fingerprint
+from jepa import evaluate
 from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import restore, save
-from jepa.config import Config, Loss, Train, to_dict
 from jepa.data import HeldOut, load, verify
-from jepa.encoded import Encoded, encoded, packed, unpacked
 from jepa.model import JEPA
+from jepa.monitor import CollapseWarning
+from jepa.runs import build, progress
+from jepa.runs.behavior import fingerprint
+from jepa.runs.config import Config, Loss, Train, to_dict
+from jepa.runs.encoded import Encoded, encoded, packed, unpacked
+from jepa.runs.tasks import Task, measuring_key, training_key
 from jepa.streams import generator_for
-from jepa.tasks import Task, measuring_key, training_key
 from jepa.train import Curve, fit
-from jepa.watch import CollapseWarning
 
 TRAINED = "trained"  # file in the folder of a run that is trained to its end
 
