@@ -50,10 +50,20 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore(model: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Load the weights of `state` into `model`. Raises: ValueError if names or shapes do not fit."""
+def restore(module: nn.Module, state: dict[str, Any], path: Path, entry: str = "model") -> None:
+    """Load the weights that `state` has under `entry` into a module, compiled parts into plain ones and back.
+
+    Raises: ValueError if names or shapes do not fit.
+    """
     try:
-        model.load_state_dict(state["model"])
-    except (RuntimeError, TypeError, AttributeError) as error:
+        own = {_plain(name): name for name in module.state_dict()}
+        module.load_state_dict({own.get(_plain(name), name): value for name, value in state[entry].items()})
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: the checkpoint is of another model ({reason}); delete it to train afresh") from error
+        what = f"the checkpoint is of another {entry} ({reason})"
+        raise ValueError(f"{path}: {what}; name another file, or delete it to train afresh") from error
+
+
+def _plain(name: str) -> str:
+    """Return the name that a weight has where no part is compiled."""
+    return name.replace("_orig_mod.", "")

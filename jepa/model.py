@@ -1,13 +1,15 @@
 """The joint embedding predictive architecture, and its baselines as configurations (LeCun 2022, section 4.4).
 
-    E(x, y, z) = D(Enc_y(y), Pred(Enc_x(x), z)) + R(z)            equation 10
+    E(x, y, z) = D(Enc_y(y), Pred(Enc_x(x), a, z)) + R(z)            equation 10, with an action a
 
-| architecture                      | Enc_x    | Enc_y    | predictor | latent |
-|-----------------------------------|----------|----------|-----------|--------|
-| JEPA                              | any      | any      | any       | any    |
-| generative latent-variable model  | any      | identity | any       | any    |
-| auto-encoder (context = y)        | narrow   | identity | decoder   | none   |
-| joint embedding                   | any      | any      | identity  | none   |
+| architecture                      | encoder  | target encoder | predictor | latent |
+|-----------------------------------|----------|----------------|-----------|--------|
+| JEPA                              | any      | any            | any       | any    |
+| generative latent-variable model  | any      | identity       | any       | any    |
+| auto-encoder (context = y)        | narrow   | identity       | decoder   | none   |
+| joint embedding                   | any      | any            | identity  | none   |
+
+The model brings the distance D as a function of z; R(z), and how z is inferred, are the latent's (`jepa.latents.base`).
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from jepa.encoders import Identity
-from jepa.energy import energy, free_energy
-from jepa.latents.interface import LatentVariable
-from jepa.minimize import Cost, Minimum, refined
+from jepa.energy import distance
+from jepa.latents.base import Latent
+from jepa.minimize import Cost, Minimum
 
 
 class Representations(NamedTuple):
@@ -36,98 +38,103 @@ class Representations(NamedTuple):
 
 
 class JEPA(nn.Module):
-    """Two encoders, a predictor with a latent, and the expanders that only the loss sees."""
+    """Two encoders and a predictor with a latent."""
 
-    def __init__(
-        self,
-        encoder_x: nn.Module,
-        encoder_y: nn.Module,
-        predictor: nn.Module,
-        latent: LatentVariable,
-        expanders: tuple[nn.Module, nn.Module] | None = None,
-        inference: nn.Module | None = None,
-    ) -> None:
-        """Args: encoder_x, encoder_y: x -> s_x [B, D_x], y -> s_y [B, D] (the same module: shared weights);
-        predictor: (s_x, a, z [B, K, Z]) -> [B, K, D]; latent: z; expanders: s_x -> v_x [B, E_x] and s_y -> v_y
-        [B, E], None for identities; inference: (s_x, s_y) -> a proposal of z [B, Z], with the number of steps that
-        `refine` it as an attribute if there are any; None to minimize over z.
-
-        Raises: ValueError where finitely many values were to be refined by gradient descent.
+    def __init__(self, encoder: nn.Module, target_encoder: nn.Module, predictor: nn.Module, latent: Latent) -> None:
+        """Args: encoder, target_encoder: x -> s_x [B, D_x], y -> s_y [B, D] (the same module: shared weights);
+        predictor: a step, (s_x [B, 1, D_x], a [B, 1, A], z [B or 1, K, Z]) -> [B, K, D]; latent: z.
         """
         super().__init__()
-        self.encoder_x, self.encoder_y = encoder_x, encoder_y
-        self.predictor, self.latent, self.inference = predictor, latent, inference
-        if getattr(inference, "refine", 0) and latent.codes is not None:
-            what = "expected 0 steps for a latent of finitely many values"
-            raise ValueError(f"refine: {what}, found {inference.refine}")
-        self.expander_x, self.expander_y = expanders or (nn.Identity(), nn.Identity())
+        self.encoder, self.target_encoder = encoder, target_encoder
+        self.predictor, self.latent = predictor, latent
+
+    def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None) -> Tensor:
+        """Return the free energy F(x, y) [B] of contexts x [B, …], targets y [B, …] and actions a [B, A], if any."""
+        s_x, s_y = self.encode(x, y)
+        return self.free_energy(s_x, _action(s_x, a), s_y)
+
+    def encode(self, x: Tensor, y: Tensor) -> Representations:
+        """Return s_x and s_y of x [B, …] and y [B, …].
+
+        Raises: ValueError if the batches differ, or an encoder returns anything but [B, D] of floating-point numbers.
+        """
+        if len(x) != len(y):
+            raise ValueError(f"y: expected a batch of {len(x)} as for x, found {len(y)}")
+        encoded = self.encoder(x), self.target_encoder(y)
+        names = ("encoder", "target_encoder")
+        return Representations(*(_floating(name, s, (len(x),)) for name, s in zip(names, encoded, strict=True)))
+
+    def step(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, D] of s [B, K or 1, D], a [B, K or 1, A] and what a predictor is given of z [B or 1, K, Z].
+
+        Raises: ValueError if the predictor returns anything else.
+        """
+        predicted = self.predictor(s, a, z)
+        batch, candidates = (max(part.shape[axis] for part in (s, a, z)) for axis in (0, 1))
+        return _floating("predictor", predicted, (batch, candidates))
+
+    def D(self, s_x: Tensor, a: Tensor, s_y: Tensor) -> Cost:
+        """Return D(s_y, Pred(s_x, a, z)) as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10).
+
+        It is the mean over what the predictor is given of z (`Latent.predictor_input`).
+
+        Args: s_x: [B, D_x], or [1, D_x], a single context that serves all targets; a: [B or 1, A]; s_y: [B, D].
+        """
+        s, a, target = s_x.unsqueeze(1), a.unsqueeze(1), s_y.unsqueeze(1)
+
+        def at(z: Tensor) -> Tensor:
+            """Return D [B, K]."""
+            given = self.latent.predictor_input(z)  # [B or 1, K, J, Z]
+            distances = distance(self.step(s, a, given.flatten(1, 2)), target)
+            return distances.unflatten(1, given.shape[1:3]).mean(-1)
+
+        return at
+
+    def minimum(self, s_x: Tensor, a: Tensor, s_y: Tensor) -> Minimum:
+        """Return ž, F and the trace of the inference, without gradient (LeCun 2022, equations 11 and 12).
+
+        Args: as for `D`.
+        """
+        return self.latent.infer(self.D(s_x, a, s_y), (s_x, s_y))
+
+    def free_energy(self, s_x: Tensor, a: Tensor, s_y: Tensor, beta: float = math.inf, learn: bool = False) -> Tensor:
+        """Return F_β [B] with the gradient of the weights (LeCun 2022, equation 12).
+
+        Args: s_x, a, s_y: as for `D`; beta, learn: as for `Latent.free_energy`.
+        """
+        return self.latent.free_energy(self.D(s_x, a, s_y), (s_x, s_y), beta, learn)
+
+    def energy(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
+        """Return E(x, y, z) [B, K] of candidates z [B or 1, K, Z] (LeCun 2022, equation 10)."""
+        s_x, s_y = self.encode(x, y)
+        return self.latent.energy(self.D(s_x, _action(s_x, a), s_y))(z)
+
+    @torch.no_grad()
+    def infer(self, x: Tensor, y: Tensor, a: Tensor | None = None) -> Minimum:
+        """Return ž, F(x, y) and the trace of the inference, without gradient (LeCun 2022, equations 11 and 12)."""
+        s_x, s_y = self.encode(x, y)
+        return self.minimum(s_x, _action(s_x, a), s_y)
+
+    def predictions(self, x: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
+        """Return s̃_y [B, K, D] for candidates z [B or 1, K, Z]: the set of plausible predictions (section 4.4)."""
+        s_x = _floating("encoder", self.encoder(x), (len(x),))
+        return self.step(s_x.unsqueeze(1), _action(s_x, a).unsqueeze(1), z)
 
     @property
     def generative(self) -> bool:
         """Whether y itself is predicted."""
-        return isinstance(self.encoder_y, Identity)
+        return isinstance(self.target_encoder, Identity)
 
-    def encode(self, x: Tensor, y: Tensor) -> Representations:
-        """Return s_x and s_y of x [B, …] and y [B, …]. Raises: ValueError if the batches differ."""
-        if len(x) != len(y):
-            raise ValueError(f"y: expected a batch of {len(x)} as for x, found {len(y)}")
-        return Representations(self.encoder_x(x), self.encoder_y(y))
 
-    def cost(self, s: Representations, a: Tensor | None = None) -> Cost:
-        """Return the energy as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10)."""
+def _action(s: Tensor, a: Tensor | None) -> Tensor:
+    """Return the actions [B, A], of width 0 where there are none."""
+    return s.new_zeros(len(s), 0) if a is None else a
 
-        def at(z: Tensor) -> Tensor:
-            """Return D + R, with D the mean over what the predictor hears of z."""
-            heard = self.latent.heard(z)  # [B or 1, K, J, Z]
-            distances = energy(s.s_y, self.predict(s.s_x, heard.flatten(1, 2), a))
-            return distances.unflatten(1, heard.shape[1:3]).mean(-1) + self.latent.regularize(z)
 
-        return at
-
-    def energy(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
-        """Return E(x, y, z) [B, K] of candidates z [B or 1, K, Z] (LeCun 2022, equation 10)."""
-        return self.cost(self.encode(x, y), a)(z)
-
-    def infer(self, x: Tensor, y: Tensor, a: Tensor | None = None) -> Minimum:
-        """Return ž, F(x, y) and the trace of the inference, without gradient (LeCun 2022, equations 11 and 12)."""
-        with torch.no_grad():
-            return self.minimum(self.encode(x, y), a)
-
-    @torch.no_grad()
-    def minimum(self, s: Representations, a: Tensor | None = None) -> Minimum:
-        """Return ž, F and the trace for representations; a single context s_x [1, D_x] serves all targets.
-
-        Where a network infers ž, its one proposal is taken, and refined as the network says.
-        """
-        cost = self.cost(s, a)
-        if self.inference is None:
-            return self.latent.infer(cost)
-        z, _ = self.latent.project(self.inference(*s))
-        return refined(cost, z, getattr(self.inference, "refine", 0))
-
-    def free_energy(self, s: Representations, a: Tensor | None = None, beta: float = math.inf) -> Tensor:
-        """Return F_β [B] with the gradient of the weights (LeCun 2022, equation 12).
-
-        For β = ∞ that is the gradient of the energy at ž, held fixed (the envelope theorem); where a network infers
-        ž, the gradient reaches that network too, and what its proposal costs is added.
-
-        Args: s: representations; a: [B, A]; beta: inverse temperature, one over the energy's unit.
-        Raises: ValueError for a finite beta where z has no finite list of values.
-        """
-        cost = self.cost(s, a)
-        if not math.isinf(beta):
-            if self.latent.codes is None or self.inference is not None:
-                raise ValueError(f"beta: expected infinity, because this latent is not summed over, found {beta}")
-            return free_energy(cost(self.latent.codes.unsqueeze(0)), beta)
-        if self.inference is None:
-            return cost(self.minimum(s, a).argmin.unsqueeze(1)).squeeze(1)
-        z, price = self.latent.project(self.inference(*s))
-        return cost(z.unsqueeze(1)).squeeze(1) + price
-
-    def predictions(self, x: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
-        """Return s̃_y [B, K, D] for candidates z [B or 1, K, Z]: the set of plausible predictions (section 4.4)."""
-        return self.predict(self.encoder_x(x), z, a)
-
-    def predict(self, s_x: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
-        """Return s̃_y [B, K, D] of a representation s_x [B, D_x], candidates z [B or 1, K, Z] and actions [B, A]."""
-        return self.predictor(s_x, s_x.new_zeros(len(s_x), 0) if a is None else a, z)
+def _floating(name: str, found: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return what a module made. Raises: ValueError unless it is a floating-point tensor [*sizes, D]."""
+    if isinstance(found, Tensor) and found.is_floating_point() and found.shape[:-1] == sizes:
+        return found
+    what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    expected = ", ".join(map(str, (*sizes, "D")))
+    raise ValueError(f"{name}: expected floating-point numbers [{expected}], found {what}")

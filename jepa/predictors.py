@@ -1,17 +1,22 @@
 """Predictors Pred(s, a, z) = s̃, and their repeated application (LeCun 2022, equation 10).
 
-A predictor takes the representation s [B, D], the action a [B, A] and latent candidates z [B, K, Z], and returns one
-prediction per candidate, [B, K, D]. Without an action A = 0, without a latent Z = 0: zero-width tensors, never None.
+A predictor is a step: every argument has a candidate axis K, of size 1 where all candidates share it,
+
+    (s [B or 1, K or 1, D], a [B or 1, K or 1, A], z [B or 1, K or 1, Z]) -> s̃ [B, K, D]
+
+Without an action A = 0, without a latent Z = 0: zero-width tensors, never None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from jepa.encoders import perceptron
+
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # (s, a, z) -> s̃ [B, K, D], all with a candidate axis
 
 
 class Identity(nn.Module):
@@ -28,11 +33,11 @@ class Identity(nn.Module):
 
     def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """Return s as the one prediction of every candidate, [B, K, D]."""
-        return s.unsqueeze(1).expand(-1, z.shape[1], -1)
+        return s.expand(*(max(part.shape[axis] for part in (s, a, z)) for axis in (0, 1)), -1)
 
 
 class MLP(nn.Module):
-    """A perceptron on (s, a, z) side by side; the share of (s, a) in the first layer is computed once for all z."""
+    """A perceptron on (s, a, z) side by side; what (s, a) adds to the first layer is computed once for all z."""
 
     def __init__(
         self,
@@ -60,20 +65,17 @@ class MLP(nn.Module):
             self.rest[-1][-1].weight *= gain
 
     def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
-        """Return s̃ [B, K, D] of s [B, D], a [B, A], z [B, K, Z] or [1, K, Z].
-
-        Raises: ValueError for a width that does not fit.
-        """
-        _check_widths(self, s, a, z)
+        """Return s̃ [B, K, D] of s, a and z as above. Raises: ValueError for a width that does not fit."""
         known = self.inputs + self.action
-        base = nn.functional.linear(torch.cat([s, a], -1), self.first.weight[:, :known], self.first.bias)
-        return self.rest(base.unsqueeze(1) + z @ self.first.weight[:, known:].T)
+        base = nn.functional.linear(_side_by_side(self, s, a, z), self.first.weight[:, :known], self.first.bias)
+        return self.rest(base + z @ self.first.weight[:, known:].T)
 
 
 class Additive(nn.Module):
     """A perceptron on (s, a) plus a dictionary, linear in z: s̃ = f(s, a) + W z (LeCun 2022, section 4.5).
 
-    With columns of unit length a small z cannot stand for a large effect, and the L1 norm of z means something.
+    With atoms (columns of W) of unit length a small z cannot stand for a large effect, and the L1 norm of z means
+    something.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Additive(nn.Module):
         unit: bool = True,
     ) -> None:
         """Args: inputs, outputs, action, latent: widths of s, s̃, a and z; hidden: widths of f's hidden layers; unit:
-        whether columns have length 1.
+        whether atoms have length 1.
 
         Raises: ValueError for a latent of width 0, or a hidden width below 1.
         """
@@ -94,43 +96,46 @@ class Additive(nn.Module):
         if latent < 1:
             raise ValueError(f"latent: expected a width of at least 1, found {latent}")
         self.inputs, self.action, self.latent, self.unit = inputs, action, latent, unit
-        self.known = perceptron([inputs + action, *hidden, outputs])
-        self.columns = nn.Parameter(torch.randn(outputs, latent) / outputs**0.5)
+        self.mean = perceptron([inputs + action, *hidden, outputs])
+        self.atoms = nn.Parameter(torch.randn(outputs, latent) / outputs**0.5)
 
     @property
     def dictionary(self) -> Tensor:
         """W [D, Z]."""
-        return nn.functional.normalize(self.columns, dim=0) if self.unit else self.columns
+        return nn.functional.normalize(self.atoms, dim=0) if self.unit else self.atoms
 
     def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
-        """Return s̃ [B, K, D] of s [B, D], a [B, A], z [B, K, Z] or [1, K, Z].
-
-        Raises: ValueError for a width that does not fit.
-        """
-        _check_widths(self, s, a, z)
-        return self.known(torch.cat([s, a], -1)).unsqueeze(1) + z @ self.dictionary.T
+        """Return s̃ [B, K, D] of s, a and z as above. Raises: ValueError for a width that does not fit."""
+        return self.mean(_side_by_side(self, s, a, z)) + z @ self.dictionary.T
 
 
-def rollout(predictor: nn.Module, s: Tensor, actions: Tensor, latents: Tensor) -> Tensor:
+def rollout(step: Step, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
     """Return the predictions of T steps, s̃_{t+1} = Pred(s̃_t, a_t, z_t), s̃_0 = s (LeCun 2022, section 4.6).
 
-    Args: predictor: (s, a, z) -> [B, K, D]; s: [B, D]; actions: [B, T, A]; latents: [B, T, Z].
-    Returns: [B, T, D].
-    Raises: ValueError if actions and latents differ in B or T.
+    T = 1 is the step itself, to the bit.
+
+    Args: step: (s, a, z) -> [B, K, D]; s: [B, K or 1, D]; a: [B or 1, K or 1, T, A]; z: [B or 1, K or 1, T, Z].
+    Returns: [B, K, T, D].
+    Raises: ValueError if a and z have other axes or differ in T, or if T is 0.
     """
-    if actions.shape[:2] != latents.shape[:2]:
-        raise ValueError(
-            f"latents: expected batch and steps {list(actions.shape[:2])}, found {list(latents.shape[:2])}"
-        )
+    for name, tensor in (("a", a), ("z", z)):
+        if tensor.ndim != 4 or tensor.shape[2] != a.shape[2] or tensor.shape[2] < 1:
+            what = f"expected [B, K, T, width] with the same T of at least 1 in a {list(a.shape)} and z {list(z.shape)}"
+            raise ValueError(f"{name}: {what}, found {list(tensor.shape)}")
     states = []
-    for a, z in zip(actions.unbind(1), latents.unbind(1), strict=True):
-        s = predictor(s, a, z.unsqueeze(1)).squeeze(1)
+    for a_t, z_t in zip(a.unbind(2), z.unbind(2), strict=True):
+        s = step(s, a_t, z_t)
         states.append(s)
-    return torch.stack(states, 1)
+    return torch.stack(states, 2)
 
 
-def _check_widths(predictor: MLP | Additive, s: Tensor, a: Tensor, z: Tensor) -> None:
-    """Raises: ValueError for a width that does not fit the predictor."""
+def _side_by_side(predictor: MLP | Additive, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+    """Return (s, a) [B, K or 1, D + A]. Raises: ValueError for a shape that does not fit the predictor."""
     for name, tensor, width in (("s", s, predictor.inputs), ("a", a, predictor.action), ("z", z, predictor.latent)):
-        if tensor.shape[-1] != width:
-            raise ValueError(f"{name}: expected {width} features on the last axis, found shape {list(tensor.shape)}")
+        if tensor.ndim != 3 or tensor.shape[-1] != width:
+            raise ValueError(f"{name}: expected [B, K, {width}], found {list(tensor.shape)}")
+    batch, candidates = (max(s.shape[axis], a.shape[axis]) for axis in (0, 1))
+    return torch.cat([s.expand(batch, candidates, -1), a.expand(batch, candidates, -1)], -1)
+
+
+PREDICTORS = {"identity": Identity, "mlp": MLP, "additive": Additive}  # by name

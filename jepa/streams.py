@@ -7,9 +7,11 @@ equal, and what one of them draws another one draws as well.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 
 def number(streams: str, seed: int, purpose: str) -> int:
@@ -22,3 +24,28 @@ def number(streams: str, seed: int, purpose: str) -> int:
 def generator_for(streams: str, seed: int, purpose: str, device: str | torch.device = "cpu") -> Generator:
     """Return a generator at the beginning of the stream of a purpose. Args: as for `number`; device: where it draws."""
     return Generator(device=device).manual_seed(number(streams, seed, purpose))
+
+
+@contextmanager
+def global_generator(generator: Generator) -> Iterator[None]:
+    """Seed PyTorch's global generator from the state of another, which draws nothing, and put it back afterwards."""
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        digest = hashlib.sha256(generator.get_state().cpu().numpy().tobytes()).digest()
+        seed = int.from_bytes(digest[:8], "big") >> 1
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def global_states(device: torch.device) -> list[Tensor]:
+    """Return the states of the global generators, of the CPU's and of the device's."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_global_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Put the global generators back to states."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

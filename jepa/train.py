@@ -1,168 +1,224 @@
-"""The only optimizer loop: learning minimizes the energy over the weights.
+"""The only optimizer loop: learning minimizes an objective over the weights.
 
-A run is a function of its configuration and its seed. It writes checkpoints as it goes and, cut at any moment, resumes
-to the same result to the bit (same machine, same number of threads).
+A training is a function of what it is given. It writes checkpoints as it goes and, cut at any moment, resumes to the
+same result to the bit (same machine, same number of threads).
 """
 
 from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Generator
+from torch import Generator, Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from jepa.checkpoints import load, restore, save
-from jepa.model import JEPA
-from jepa.monitor import Batch, CollapseWarning, Watch, drawn, lacking
-from jepa.objectives.pairs import Terms, Weights, loss
-from jepa.runs.config import Loss, Train
+from jepa.modes import training_mode
+from jepa.objectives.base import Loss, Objective
+from jepa.streams import global_generator, global_states, set_global_states
 
 LOGGED = 100  # points of a training curve
+Source = Callable[[int, Generator], Any]  # (count, generator) -> a batch
+Callback = Callable[[int, nn.Module], None]  # (finished steps, model)
+
+
+@dataclass(frozen=True)
+class Train:
+    """How the weights are found: AdamW, warm-up over 5 % of the steps, then half a cosine to zero."""
+
+    steps: int = 1000  # optimizer steps; 0 leaves the weights as they are drawn
+    batch: int = 128  # samples per step
+    rate: float = 3e-3  # peak learning rate of AdamW
+    beta2: float = 0.999  # part of the past in AdamW's mean of squared gradients
+    decay: float = 0.0  # weight decay of AdamW
+    clip: float = 10.0  # largest norm of the gradient
+    checkpoint: float = 30.0  # seconds between checkpoints
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers that no training can have."""
+        for name, least in (("steps", 0), ("batch", 1), ("decay", 0)):
+            if not (value := getattr(self, name)) >= least:
+                raise ValueError(f"train.{name}: expected at least {least}, found {value!r}")
+        for name in ("rate", "clip"):
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"train.{name}: expected a number above 0, found {value!r}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"train.beta2: expected a number from 0 to below 1, found {self.beta2!r}")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The training curve, and what was seen of a collapse on the way."""
+    """The training curve."""
 
     steps: list[int]
-    terms: dict[str, list[float]]  # name of a loss term -> one value per entry of steps
-    looks: list[int] = field(default_factory=list)  # steps after which the watch looked
-    signs: dict[str, list[float]] = field(default_factory=dict)  # name of a sign -> one value per entry of looks
-    warnings: list[str] = field(default_factory=list)  # what was warned of, once at most
+    terms: dict[str, list[float]]  # name of a term of the loss -> one value per entry of steps
 
 
 def fit(
-    model: JEPA,
-    sample: Callable[[int, Generator], Batch],
-    settings: tuple[Train, Loss],
+    model: nn.Module,
+    objective: Objective,
+    sample: Source,
     generator: Generator,
-    checkpoint: Path | None = None,
-    progress: Callable[[int], None] | None = None,
-    watch: Watch | None = None,
+    train: Train,
+    *,
+    parts: Sequence[nn.Module] | None = None,
+    checkpoint: Path | str | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Curve:
-    """Train `model` in place with AdamW, warm-up over 5 % of the steps, then a cosine to zero.
+    """Train in place by descending an objective, and leave every part in evaluation mode.
 
-    Args: model: on the generator's device; sample: (count, generator) -> pairs; settings: optimizer and loss;
-        generator: the only source of randomness; checkpoint: file to resume from and to write to, None for none;
-        progress: called with the number of finished steps, often enough for a bar; what it raises ends the training
-        after a whole step, of which the checkpoint is then written; watch: who looks for a collapse
-        before the first step and train.watch times on the way, None for one that draws its own pairs from `sample`.
+    A module that is in evaluation mode within a part in training mode stays so, and so does one that is in evaluation
+    mode and has no weight to train. PyTorch's global generator, which layers such as dropout draw from, is seeded from
+    `generator`, and is afterwards what it was before. On an accelerator no step waits for the device.
+
+    Args: model: on the generator's device; objective: (model, batch, progress 0 … 1) -> Loss; sample: (count,
+        generator) -> batch; generator: the only source of randomness; train: steps, batch, optimizer; parts: whose
+        weights are trained, None for the model and, if it is a module, the objective; checkpoint: file to resume from
+        and to write to; callbacks: called with the number of finished steps and the model, before the first and after
+        every step. What one raises ends the training after a whole step, of which the checkpoint is then written.
+        A source or a callback that has `state_dict` and `load_state_dict` is resumed with the training.
     Returns: the training curve.
-    Warns: CollapseWarning, once, from a third of the training on, naming the criterion that is missing.
-    Raises: ValueError if data or loss are not finite, or if the checkpoint is damaged or of another run.
+    Raises: ValueError if data or loss are not finite, nothing is to be trained, or the checkpoint is damaged, of
+        another run, or of a training that ran to the end of another schedule.
     """
-    train, _ = settings
-    if train.watch and watch is None:
-        watch = drawn(model, sample, generator.device)
-    betas = (0.9, train.beta2)
-    optimizer = AdamW(model.parameters(), train.rate, betas, weight_decay=train.decay, fused=True)
-    curve, start = Curve([], {name: [] for name in Terms._fields}), 0
-    if checkpoint is not None and checkpoint.is_file():
-        state = load(checkpoint)
-        start, curve = _restore(state, checkpoint, settings, model, optimizer, generator)
+    training = _Training(model, objective, sample, generator, train, parts, callbacks)
+    path = None if checkpoint is None else Path(checkpoint)
+    with global_generator(generator), training_mode(training.parts):
+        start = training.resume(path)
+        return training.run(start, path)
 
-    def keep(step: int) -> None:
-        """Write the checkpoint."""
-        if checkpoint is not None:
-            save(checkpoint, _state(step, curve, settings, model, optimizer, generator))
 
-    saved, every = time.monotonic(), max(1, train.steps // LOGGED)
-    model.train()
-    if not curve.looks:
-        _look(curve, 0, model, settings, watch)
-    for step in range(start, train.steps):
-        terms = _step(model, optimizer, sample(train.batch, generator), settings, step)
-        if (step + 1) % every == 0 or step + 1 == train.steps:
-            _log(curve, step + 1, terms)
-        _look(curve, step + 1, model, settings, watch)
-        if progress is not None and curve.steps[-1:] == [step + 1]:
+class _Training:
+    """All that a training has, so that it can be kept and brought back."""
+
+    def __init__(self, model, objective, sample, generator, train, parts, callbacks) -> None:
+        """Args: as for `fit`. Raises: ValueError if no weight is to be trained."""
+        self.model, self.objective, self.sample = model, objective, sample
+        self.generator, self.train, self.callbacks = generator, train, callbacks
+        own = [objective] if isinstance(objective, nn.Module) else []
+        self.parts = [model, *own] if parts is None else list(parts)
+        weights = dict.fromkeys(weight for part in self.parts for weight in part.parameters() if weight.requires_grad)
+        self.weights = list(weights)
+        if train.steps and not weights:
+            raise ValueError("parts: expected weights to train, found none that require a gradient")
+        options = {"lr": train.rate, "betas": (0.9, train.beta2), "weight_decay": train.decay, "fused": True}
+        self.optimizer: Optimizer | None = AdamW(self.weights, **options) if weights else None
+        self.curve = Curve([], {name: [] for name in getattr(objective, "terms", ())})
+
+    def resume(self, path: Path | None) -> int:
+        """Return the number of finished steps, after the training was put back to where a checkpoint was written."""
+        if path is not None and path.is_file():
+            return self._restore(load(path), path)
+        for callback in self.callbacks:
+            callback(0, self.model)
+        return 0
+
+    def run(self, start: int, path: Path | None) -> Curve:
+        """Take all steps from `start` on."""
+        steps, saved = self.train.steps, time.monotonic()
+        every = max(1, steps // LOGGED)
+        for step in range(start, steps):
+            loss = self._step(step)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                self._log(step + 1, loss)
             try:
-                progress(step + 1)
+                for callback in self.callbacks:
+                    callback(step + 1, self.model)
             except BaseException:
-                keep(step + 1)
+                self._save(step + 1, path)
                 raise
-        if time.monotonic() - saved > train.checkpoint:
-            keep(step + 1)
-            saved = time.monotonic()
-    keep(train.steps)
-    model.eval()
-    return curve
+            if time.monotonic() - saved > self.train.checkpoint:
+                self._save(step + 1, path)
+                saved = time.monotonic()
+        self._save(steps, path)
+        return self.curve
 
+    def _step(self, step: int) -> Loss:
+        """Take one step of the optimizer and return the loss before it."""
+        train = self.train
+        for group in self.optimizer.param_groups:
+            group["lr"] = train.rate * _schedule(step, train.steps)
+        batch = self.sample(train.batch, self.generator)
+        try:
+            loss = self.objective(self.model, batch, step / train.steps)
+            if loss.total.device.type == "cpu":
+                _check_finite(loss, step)
+        except ValueError as error:
+            raise _blamed(batch, step, error) from error
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        nn.utils.clip_grad_norm_(self.weights, train.clip)
+        self.optimizer.step()
+        return loss
 
-def _state(
-    step: int, curve: Curve, settings: tuple[Train, Loss], model: JEPA, optimizer: Optimizer, generator: Generator
-) -> dict[str, Any]:
-    """Return all that a run needs to go on."""
-    return {
-        "settings": _deciding(settings),
-        "step": step,
-        "curve": asdict(curve),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "generator": generator.get_state(),
-    }
+    def _log(self, step: int, loss: Loss) -> None:
+        """Add a point to the curve; on an accelerator this is where numbers are read that are not finite."""
+        _check_finite(loss, step - 1)
+        self.curve.steps.append(step)
+        for name, value in loss.terms.items():
+            self.curve.terms.setdefault(name, []).append(float(value.detach()))
 
+    def _save(self, step: int, path: Path | None) -> None:
+        """Write all that the training needs to go on."""
+        if path is None:
+            return
+        state = {
+            "settings": self._settings(),
+            "step": step,
+            "curve": asdict(self.curve),
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict() if isinstance(self.objective, nn.Module) else {},
+            "optimizer": self.optimizer.state_dict() if self.optimizer else {},
+            "generator": self.generator.get_state(),
+            "global": global_states(self.generator.device),
+            "states": [part.state_dict() for part in self._stateful()],
+        }
+        save(path, state)
 
-def _deciding(settings: tuple[Train, Loss]) -> dict[str, float]:
-    """Return the settings that decide what is trained; how often a checkpoint is written does not."""
-    train, weights = settings
-    return {name: value for name, value in {**asdict(train), **asdict(weights)}.items() if name != "checkpoint"}
+    def _restore(self, state: dict[str, Any], path: Path) -> int:
+        """Put everything back to where the checkpoint was written. Raises: ValueError if it is of another run."""
+        restore(self.model, state, path)
+        if isinstance(self.objective, nn.Module):
+            restore(self.objective, state, path, "objective")
+        try:
+            self._check(state)
+            if self.optimizer:
+                self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+            set_global_states(state["global"], self.generator.device)
+            for part, kept in zip(self._stateful(), state["states"], strict=True):
+                part.load_state_dict(kept)
+            self.curve = Curve(**state["curve"])
+            return int(state["step"])
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            what = "the checkpoint is of another training"
+            raise ValueError(f"{path}: {what} ({error}); name another file, or delete it to train afresh") from error
 
+    def _check(self, state: dict[str, Any]) -> None:
+        """Raises: ValueError if a checkpoint was written under other settings."""
+        kept, own = state["settings"], self._settings()
+        if kept == own:
+            return
+        done, steps = int(state["step"]), self.train.steps
+        if kept | {"steps": steps} == own and done == kept["steps"]:
+            what = f"its training ran to the end of its schedule of {done} steps, where the learning rate is 0"
+            raise ValueError(f"{what}; start {steps} steps from these weights, in another file")
+        changed = {name for name in {*kept, *own} if kept.get(name) != own.get(name)}
+        found = ", ".join(f"{name} {kept.get(name)} where {own.get(name)} is asked for" for name in sorted(changed))
+        raise ValueError(f"trained with {found}")
 
-def _restore(
-    state: dict[str, Any],
-    path: Path,
-    settings: tuple[Train, Loss],
-    model: JEPA,
-    optimizer: Optimizer,
-    generator: Generator,
-) -> tuple[int, Curve]:
-    """Put the run back to where the checkpoint was written."""
-    restore(model, state, path)
-    try:
-        if state["settings"] != _deciding(settings):
-            raise ValueError(f"trained with {state['settings']}, expected {_deciding(settings)}")
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        return int(state["step"]), Curve(**state["curve"])
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path}: the checkpoint is of another run ({error}); delete it to train afresh") from error
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings that decide what is trained; how often a checkpoint is written does not."""
+        settings = {name: value for name, value in asdict(self.train).items() if name != "checkpoint"}
+        return settings | dict(getattr(self.objective, "settings", {}))
 
-
-def _step(model: JEPA, optimizer: Optimizer, batch: Batch, settings: tuple[Train, Loss], step: int) -> Terms:
-    """Take one step of the optimizer and return the loss before it."""
-    train, weights = settings
-    for group in optimizer.param_groups:
-        group["lr"] = train.rate * _schedule(step, train.steps)
-    terms = _finite_loss(model, batch, _weights(weights, step / train.steps), step)
-    optimizer.zero_grad(set_to_none=True)
-    terms.total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
-    optimizer.step()
-    return terms
-
-
-def _look(curve: Curve, step: int, model: JEPA, settings: tuple[Train, Loss], watch: Watch | None) -> None:
-    """Where a look is due after a step, add it to the curve, and warn if it is the first to show a collapse."""
-    train, weights = settings
-    if not train.watch or step not in {train.steps * look // train.watch for look in range(train.watch + 1)}:
-        return
-    signs = watch.look(model)
-    curve.looks.append(step)
-    for name, value in signs._asdict().items():
-        curve.signs.setdefault(name, []).append(value)
-    early = step == 0 or 3 * step < train.steps  # before the energy had the time to tell anything
-    found = None if early or curve.warnings else lacking(signs, weights, model)
-    if found is not None:
-        curve.warnings.append(f"the energy is collapsing after {step} of {train.steps} steps: {found}")
-        warnings.warn(curve.warnings[-1], CollapseWarning, stacklevel=3)
+    def _stateful(self) -> list[Any]:
+        """Return the source and the callbacks that have a state."""
+        return [part for part in (self.sample, *self.callbacks) if hasattr(part, "load_state_dict")]
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -173,38 +229,18 @@ def _schedule(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
 
 
-def _weights(weights: Loss, share: float) -> Weights:
-    """Return the loss weights at a share of the training.
-
-    While annealing, the energy's weight and the temperature 1/β go linearly to their final values.
-    """
-    left = max(0.0, 1 - share / weights.anneal)
-    final, first = 1 / weights.beta, 1 / weights.beta_start
-    temperature = final + max(0.0, first - final) * left
-    beta = 1 / temperature if temperature > 0 else math.inf
-    energy = weights.energy * (1 + (weights.energy_start - 1) * left)
-    factors = weights.information_x, weights.information_y
-    return Weights(energy, weights.variance, weights.covariance, *factors, beta)
+def _check_finite(loss: Loss, step: int) -> None:
+    """Raises: ValueError if the loss is not finite, with its terms."""
+    if not loss.total.isfinite():
+        values = {name: float(value.detach()) for name, value in loss.terms.items()}
+        raise ValueError(f"loss: expected finite terms, found {values} after {step} steps; lower train.rate")
 
 
-def _finite_loss(model: JEPA, batch: Batch, weights: Weights, step: int) -> Terms:
-    """Return the loss; raise on what is not finite, naming where it came from."""
-    try:
-        terms = loss(model, batch.x, batch.a, batch.y, weights)
-        if not terms.total.isfinite():
-            values = {name: float(value.detach()) for name, value in terms._asdict().items()}
-            raise ValueError(f"loss: expected finite terms, found {values} after {step} steps; lower train.rate")
-        return terms
-    except ValueError as error:
-        for name in ("x", "a", "y"):
-            if not getattr(batch, name).isfinite().all():
-                what = "expected finite numbers in the training data, found nan or infinity"
-                raise ValueError(f"{name}: {what} after {step} steps") from error
-        raise
-
-
-def _log(curve: Curve, step: int, terms: Terms) -> None:
-    """Add a point to the curve."""
-    curve.steps.append(step)
-    for name, value in terms._asdict().items():
-        curve.terms[name].append(float(value.detach()))
+def _blamed(batch: Any, step: int, error: ValueError) -> ValueError:
+    """Return the error that names the part of a batch that is not finite, or the error itself if all are."""
+    fields = batch._asdict() if hasattr(batch, "_asdict") else vars(batch) if hasattr(batch, "__dict__") else {}
+    for name, value in fields.items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            what = "expected finite numbers in the training data, found nan or infinity"
+            return ValueError(f"{name}: {what} after {step} steps")
+    return error

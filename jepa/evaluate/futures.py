@@ -12,12 +12,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from jepa.encoded import encode
 from jepa.encoders import Coupling
-from jepa.evaluate import Row, Subject, paths
-from jepa.measures.collapse import auroc, contrast, effective_rank
+from jepa.evaluate.subject import Row, Subject, paths, refused
+from jepa.measures.collapse import auroc, contrast, diagnostics, effective_rank
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
-from jepa.runs.encoded import encode
 from jepa.worlds.pairs import NEAR
 
 
@@ -30,17 +30,19 @@ def collapse(subject: Subject) -> list[Row]:
     mismatched pairs in the same units, 0 where flat;
     `normalized_error`: the mean F of true pairs in units of the variance of s_y, 1 where a constant predicts as well.
     """
-    factors, true, mismatched = subject.held_out.factors, subject.true.value, subject.mismatched
+    factors, true, mismatched = subject.held_out.factors, subject.inferred.value, subject.mismatched_energy
     oracle_true = subject.world.oracle(factors, factors)
+    rank = effective_rank(code(subject.model, subject.s))
+    found = diagnostics(true, mismatched, subject.s.s_y, subject.reference, rank)
     return [
-        Row("contrast", contrast(true, mismatched, subject.reference)),
-        Row("relative_contrast", contrast(true, mismatched, subject.spread)),
-        Row("auroc", auroc(true, mismatched)),
+        Row("contrast", found.contrast),
+        Row("relative_contrast", contrast(true, mismatched, subject.mean_squared_distance)),
+        Row("auroc", found.auroc),
         Row("oracle_auroc", auroc(oracle_true, subject.oracle[subject.oracle > NEAR**2])),
-        Row("effective_rank", effective_rank(code(subject.model, subject.s))),
+        Row("effective_rank", found.effective_rank),
         Row("true_energy", float(true.median()) / subject.reference),
-        Row("mismatched_energy_ratio", float(mismatched.median()) / subject.spread),
-        Row("normalized_error", float(true.mean()) / (subject.spread / 2)),
+        Row("mismatched_energy_ratio", found.mismatched_energy_ratio),
+        Row("normalized_error", float(true.mean()) / (subject.mean_squared_distance / 2)),
         Row("parameters", sum(weights.numel() for weights in subject.model.parameters())),
     ]
 
@@ -48,9 +50,9 @@ def collapse(subject: Subject) -> list[Row]:
 def factors(subject: Subject) -> list[Row]:
     """Return what a probe reads from the code of y: R² of every factor, of the car's path, of texture and branch."""
     world, held_out = subject.world, subject.held_out
-    s, known = code(subject.model, subject.s), code(subject.model, subject.s_seen)
-    targets, truth = _targets(world, subject.known), _targets(world, held_out.factors)
-    probe = Probe(known, torch.cat(list(targets.values()), 1), subject.config.measure.probe)
+    s, known = code(subject.model, subject.s), code(subject.model, subject.s_probe)
+    targets, truth = _targets(world, subject.probe_factors), _targets(world, held_out.factors)
+    probe = Probe(known, torch.cat(list(targets.values()), 1), subject.probe)
     widths = [part.shape[1] for part in targets.values()]
     scores = probe.r2(s, torch.cat(list(truth.values()), 1)).split(widths)
     r2 = {name: float(score.mean()) for name, score in zip(targets, scores, strict=True)}
@@ -68,11 +70,11 @@ def context(subject: Subject) -> list[Row]:
     """Return what a probe reads from s_x: R² of the predictable factors, and of texture, which no y needs."""
     world, truth = subject.world, subject.held_out.factors
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]
-    targets, asked = (torch.cat([of[name] for name in (*names, "texture_x")], 1) for of in (subject.known, truth))
+    targets, asked = (
+        torch.cat([of[name] for name in (*names, "texture_x")], 1) for of in (subject.probe_factors, truth)
+    )
     known, unneeded = (
-        Probe(subject.s_seen.s_x, targets, subject.config.measure.probe)
-        .r2(subject.s.s_x, asked)
-        .tensor_split([len(names)])
+        Probe(subject.s_probe.s_x, targets, subject.probe).r2(subject.s.s_x, asked).tensor_split([len(names)])
     )
     return [Row("context_probe_r2", float(known.mean())), Row("context_texture_r2", float(unneeded.mean()))]
 
@@ -83,7 +85,7 @@ def branches(subject: Subject) -> list[Row]:
     Raises: ValueError for a latent without codes, or a world with a single branch.
     """
     codes = _codes(subject)
-    chosen = subject.true.argmin.argmax(1)
+    chosen = subject.inferred.argmin.argmax(1)
     branch = subject.world.branch(subject.held_out.factors)
     counts = torch.zeros(len(codes), int(branch.max()) + 1).index_put_((chosen, branch), torch.ones(1), accumulate=True)
     hits = counts[linear_sum_assignment(counts, maximize=True)].sum()
@@ -123,8 +125,8 @@ def invariance(subject: Subject) -> list[Row]:
     moved = y + world.render(clear, shift=torch.stack([angle.sin(), angle.cos()], 1)).y - world.render(clear).y
     redrawn = clear | world.draw_texture(len(y), generator)
     retextured = world.render(redrawn, world.draw_noise(len(y), generator)).y
-    targets = (subject.s.s_y, *(encode(subject.model.encoder_y, clips) for clips in (moved, retextured)))
-    before, after, detail = (subject.model.minimum(subject.s._replace(s_y=s_y), subject.a).value for s_y in targets)
+    targets = (subject.s.s_y, *(encode(subject.model.target_encoder, clips) for clips in (moved, retextured)))
+    before, after, detail = (subject.minimum(subject.s._replace(s_y=s_y)).value for s_y in targets)
     invariant = (detail - before).abs() < after - before
     return [
         Row("invariance_rate", float(invariant.double().mean()), len(invariant)),
@@ -138,9 +140,11 @@ def code(model: JEPA, s: Representations) -> Tensor:
 
     An invertible encoder's pictures are read at half their size.
     """
-    if isinstance(model.encoder_y, Coupling):
-        return halved(s.s_y.unflatten(1, model.encoder_y.inputs))
-    return torch.cat([s.s_x, model.minimum(s).argmin], 1) if model.generative else s.s_y
+    if isinstance(model.target_encoder, Coupling):
+        return halved(s.s_y.unflatten(1, model.target_encoder.inputs))
+    if not model.generative:
+        return s.s_y
+    return torch.cat([s.s_x, model.minimum(s.s_x, s.s_x[:, :0], s.s_y).argmin], 1)
 
 
 def halved(frames: Tensor) -> Tensor:
@@ -151,7 +155,8 @@ def halved(frames: Tensor) -> Tensor:
 @torch.no_grad()
 def decoded(subject: Subject, s_x: Tensor) -> Tensor:
     """Return the paths [B, K, T, 2] that a probe, trained on s_y, reads from the predictions of all K codes."""
-    read = subject.path_probe(subject.model.predict(s_x, _codes(subject).unsqueeze(0)))
+    predicted = subject.model.step(s_x.unsqueeze(1), s_x.new_zeros(1, 1, 0), _codes(subject).unsqueeze(0))
+    read = subject.path_probe(predicted)
     return read.unflatten(-1, (subject.world.frames, 2))
 
 
@@ -167,8 +172,7 @@ def _targets(world, known: dict[str, Tensor]) -> dict[str, Tensor]:
 def _codes(subject: Subject) -> Tensor:
     """Return the codes [K, Z]. Raises: ValueError for a latent without them."""
     if subject.model.latent.codes is None:
-        what = "expected a latent with codes for 'branches' and 'predictions'"
-        raise ValueError(f"measure.names: {what}, found {subject.config.latent.name!r}")
+        raise refused("branches and predictions", "a latent with codes", subject.model.latent)
     return subject.model.latent.codes
 
 

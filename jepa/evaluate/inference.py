@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from jepa.evaluate import Row, Subject
-from jepa.minimize import Minimum, multistart, refined
+from jepa.evaluate.subject import Row, Subject, refused
+from jepa.minimize import Cost, Minimum, multistart, refined
 from jepa.model import JEPA, Representations
 
 TIMED = 64  # pairs on which operations are counted
@@ -51,22 +51,22 @@ def amortization(subject: Subject) -> list[Row]:
     Raises: ValueError for a model without a network, or a latent that no descent begins for.
     """
     model = subject.model
-    if model.inference is None:
-        raise ValueError("measure.names: expected a network that infers z for 'amortization', found none")
+    if model.latent.network is None:
+        raise refused("amortization", "a network that infers z", None)
     if not hasattr(model.latent, "points"):
-        what = "expected a latent found by gradient descent for 'amortization'"
-        raise ValueError(f"measure.names: {what}, found {subject.config.latent.name!r}")
+        raise refused("amortization", "a latent found by gradient descent", model.latent)
     s, a = subject.s.first(PAIRS), subject.a[:PAIRS]
     descents = [descent for points in POINTS for descent in _descents(model, s, a, points)]
-    proposal = model.latent.project(model.inference(*s))[0].detach()
-    first, last = (refined(model.cost(s, a), proposal, steps).value for steps in (0, 2 * STEPS[-1]))
+    proposal = model.latent.constrain(model.latent.network(*s))[0].detach()
+    first, last = (refined(_energy(model, s, a), proposal, steps).value for steps in (0, 2 * STEPS[-1]))
     least = torch.stack([last, *(found for found, _ in descents)]).amin(0).mean()
     wrong = Representations(s.s_x, s.s_y.roll(-1, 0))
     scale = float(_descent(model, wrong, a, WIDE).value.median() - least)
     gaps = [float(found.mean() - least) / scale for found, _ in descents]
     gap = float(first.mean() - least) / scale
     spent = [operations for (_, operations), found in zip(descents, gaps, strict=True) if found <= gap]
-    own = _counted(lambda: refined(model.cost(s.first(TIMED), a[:TIMED]), model.inference(*s.first(TIMED))))
+    few = s.first(TIMED)
+    own = _counted(lambda: refined(_energy(model, few, a[:TIMED]), model.latent.network(*few)))
     dearest = max(operations for _, operations in descents)
     return [Row("gap", gap), Row("speedup", min(spent, default=dearest) / own)]
 
@@ -84,19 +84,24 @@ def _descents(model: JEPA, s: Representations, a: Tensor, points: tuple[int, int
 def _descent(model: JEPA, s: Representations, a: Tensor, points: tuple[int, int], steps: int = STEPS[-1]) -> Minimum:
     """Return the end of gradient descent from the best so many of so many of the latent's fixed starts."""
     (starts, restarts), latent = points, model.latent
-    return multistart(model.cost(s, a), latent.points[:starts], restarts, steps, latent.rate)
+    return multistart(_energy(model, s, a), latent.points[:starts], restarts, steps, latent.rate)
 
 
 def operations(model: JEPA, s: Representations, a: Tensor) -> float:
     """Return the floating-point operations of matrix products and convolutions that an inference takes, per pair."""
-    return _counted(lambda: model.minimum(s.first(TIMED), a[:TIMED]))
+    return _counted(lambda: model.minimum(s.s_x[:TIMED], a[:TIMED], s.s_y[:TIMED]))
 
 
 def prediction_operations(model: JEPA, s: Representations, a: Tensor) -> float:
     """Return the operations of one prediction, per pair."""
     z = s.s_x.new_zeros(1, 1, model.latent.width)
     with torch.no_grad():
-        return _counted(lambda: model.predict(s.s_x[:TIMED], z, a[:TIMED]))
+        return _counted(lambda: model.step(s.s_x[:TIMED].unsqueeze(1), a[:TIMED].unsqueeze(1), z))
+
+
+def _energy(model: JEPA, s: Representations, a: Tensor) -> Cost:
+    """Return the energy of pairs as a function of z."""
+    return model.latent.energy(model.D(s.s_x, a, s.s_y))
 
 
 def _counted(act: Callable[[], object]) -> float:

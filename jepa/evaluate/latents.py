@@ -13,18 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa.energy import distance
-from jepa.evaluate import Row, Subject
 from jepa.evaluate.futures import path_gap
 from jepa.evaluate.inference import operations, prediction_operations
-from jepa.measures.collapse import contrast, effective_rank
-from jepa.model import Representations
-from jepa.runs import build
+from jepa.evaluate.subject import Row, Subject, refused
+from jepa.measures.collapse import HEALTHY_CONTRAST, contrast, effective_rank
+from jepa.model import JEPA, Representations
 from jepa.worlds.pairs import NEAR
 
-UNCOLLAPSED = 0.5  # relative contrast from which on recall counts for tuning
 LINES = 64  # contexts in which F is compared with parabolas
 
 
@@ -33,7 +31,7 @@ class Modes(NamedTuple):
 
     s: Representations  # [N, D] of the true pairs
     z: Tensor  # [N, M, Z] ž_m
-    heard: Tensor  # [N, M, J, D] predictions at ž_m
+    predictions: Tensor  # [N, M, J, D] at ž_m
     branch: Tensor  # [N] which future came true
 
 
@@ -49,15 +47,16 @@ def modes(subject: Subject) -> list[Row]:
     """
     model, found = subject.model, _modes(subject)
     count, size = found.z.shape[:2]
-    read = subject.path_probe(found.heard).unflatten(-1, (subject.world.frames, 2))  # [N, M, J, T, 2]
+    read = subject.path_probe(found.predictions).unflatten(-1, (subject.world.frames, 2))  # [N, M, J, T, 2]
     truth = subject.world.futures(_first(subject.held_out.factors, count))  # [N, M, T, 2]
     met = path_gap(read, truth.unsqueeze(2)).square().mean(2).sqrt() <= NEAR
     with torch.no_grad():
-        energies = model.cost(found.s, subject.a[:count])(found.z)  # [N, M]
+        D = model.D(found.s.s_x, subject.a[:count], found.s.s_y)
+        energies = model.latent.energy(D)(found.z)  # [N, M]
     named = energies.argmin(1)
-    value = subject.true.value
-    flat = contrast(value, subject.mismatched, subject.spread) < UNCOLLAPSED
-    centers = found.heard.mean(2)
+    value = subject.inferred.value
+    flat = contrast(value, subject.mismatched_energy, subject.mean_squared_distance) < HEALTHY_CONTRAST
+    centers = found.predictions.mean(2)
     others = torch.triu_indices(size, size, 1)
     barrier = distance(centers[:, others[0]], centers[:, others[1]]).mean() / 4
     rows = [
@@ -74,20 +73,20 @@ def latents(subject: Subject) -> list[Row]:
     """Return how close the latent brings the prediction, the bits it spends, and what inferring it costs.
 
     `fit`: median D(s_y, s̃_y) at ž of true pairs, R(z) left out; `bits_spent` (left out where nothing bounds them):
-    `jepa.latents.interface.LatentVariable.spent`; `latent_rank`: effective rank of what is heard of ž;
+    `jepa.latents.base.Latent.rate`; `latent_rank`: effective rank of what the predictor is given of ž;
     `inference_cost`: floating-point operations of an inference, in units of one prediction's.
     """
-    model, s, found = subject.model, subject.s, subject.true
+    model, s, found = subject.model, subject.s, subject.inferred
     with torch.no_grad():
-        price, heard = model.latent.regularize(found.argmin), model.latent.heard(found.argmin)
+        penalty, given = model.latent.regularize(found.argmin), model.latent.predictor_input(found.argmin)
     rows = [
-        Row("fit", float((found.value - price).median()) / subject.reference),
+        Row("fit", float((found.value - penalty).median()) / subject.reference),
         Row("inference_cost", operations(model, s, subject.a) / prediction_operations(model, s, subject.a)),
     ]
     if model.latent.width:
-        rows.append(Row("latent_rank", effective_rank(heard.flatten(0, 1))))
-    spent = model.latent.spent(found.argmin)
-    return rows if math.isinf(spent) else [*rows, Row("bits_spent", spent)]
+        rows.append(Row("latent_rank", effective_rank(given.flatten(0, 1))))
+    rate = model.latent.rate(found.argmin)
+    return rows if math.isinf(rate) else [*rows, Row("bits_spent", rate)]
 
 
 def entries(subject: Subject) -> list[Row]:
@@ -97,9 +96,9 @@ def entries(subject: Subject) -> list[Row]:
     """
     model, world = subject.model, subject.world
     if model.latent.codes is None:
-        raise ValueError(f"measure.names: expected codes for 'entries', found {subject.config.latent.name!r}")
+        raise refused("entries", "a latent with codes", model.latent)
     branch, size = world.branch(subject.held_out.factors), world.branches
-    index = model.latent.nearest(subject.true.argmin)
+    index = model.latent.nearest(subject.inferred.argmin)
     use = torch.stack(
         [
             torch.bincount(index[branch == m], minlength=len(model.latent.codes)).double() / (branch == m).sum()
@@ -118,20 +117,21 @@ def wells(subject: Subject) -> list[Row]:
 
     Raises: ValueError for a latent without codes.
     """
-    model = copy.deepcopy(build.head(subject.model)).double().eval()
-    if model.latent.codes is None:
-        raise ValueError(f"measure.names: expected codes for 'wells', found {subject.config.latent.name!r}")
+    if subject.model.latent.codes is None:
+        raise refused("wells", "a latent with codes", subject.model.latent)
+    behind = copy.deepcopy((subject.model.predictor, subject.model.latent))
+    model = JEPA(nn.Identity(), nn.Identity(), *behind).double().eval()
     s_x, a = subject.s.s_x[:LINES].double(), subject.a[:LINES].double()
     with torch.no_grad():
-        centers = model.predict(s_x, model.latent.codes.unsqueeze(0), a)  # [N, K, D]
+        centers = model.step(s_x.unsqueeze(1), a.unsqueeze(1), model.latent.codes.unsqueeze(0))  # [N, K, D]
     shares = torch.linspace(-0.5, 1.5, 41, dtype=torch.float64)
     line = torch.lerp(centers[:, :1], centers[:, :2][:, -1:], shares.view(1, -1, 1))  # [N, L, D]
-    found = torch.stack([model.minimum(Representations(s_x, s_y), a).value for s_y in line.unbind(1)], 1)
-    prices = model.latent.regularize(model.latent.codes).numpy()
-    each = ((line.numpy()[:, :, None] - centers.numpy()[:, None]) ** 2).sum(-1) + prices
+    found = torch.stack([model.minimum(s_x, a, s_y).value for s_y in line.unbind(1)], 1)
+    penalties = model.latent.regularize(model.latent.codes).numpy()
+    each = ((line.numpy()[:, :, None] - centers.numpy()[:, None]) ** 2).sum(-1) + penalties
     rows = [Row("parabola_gap", float(np.max(np.abs(found.numpy() - each.min(-1)) / (1 + each.min(-1)))))]
     if centers.shape[1] == 2:
-        ridge = ((centers[:, 0] - centers[:, 1]) ** 2).sum(-1) / 4 + float(prices.min())
+        ridge = ((centers[:, 0] - centers[:, 1]) ** 2).sum(-1) / 4 + float(penalties.min())
         rows.append(Row("midpoint_gap", float(((found[:, 20] - ridge).abs() / (1 + ridge)).max())))
     return rows
 
@@ -151,10 +151,10 @@ def _modes(subject: Subject) -> Modes:
     model, alternatives = subject.model, subject.alternatives  # [N, M, D]
     count, size = alternatives.shape[:2]
     s, a = subject.s.first(count), subject.a[:count]
-    each = Representations(s.s_x.repeat_interleave(size, 0), alternatives.flatten(0, 1))
-    z = model.minimum(each, a.repeat_interleave(size, 0)).argmin.unflatten(0, (count, size))
-    heard = model.latent.heard(z)  # [N, M, J, Z]
-    predictions = model.predict(s.s_x, heard.flatten(1, 2), a).unflatten(1, heard.shape[1:3])
+    each = s.s_x.repeat_interleave(size, 0), a.repeat_interleave(size, 0), alternatives.flatten(0, 1)
+    z = model.minimum(*each).argmin.unflatten(0, (count, size))
+    given = model.latent.predictor_input(z)  # [N, M, J, Z]
+    predictions = model.step(s.s_x.unsqueeze(1), a.unsqueeze(1), given.flatten(1, 2)).unflatten(1, given.shape[1:3])
     branch = subject.world.branch(_first(subject.held_out.factors, count))
     return Modes(s, z, predictions, branch)
 

@@ -11,12 +11,12 @@ import copy
 import torch
 from torch import Tensor
 
-from jepa.evaluate import Row, Subject
+from jepa.evaluate.subject import Row, Subject, refused
 from jepa.latents.sparse import Sparse
 from jepa.minimize import fista, l1
 from jepa.predictors import Additive
 
-LONG = 600  # steps of FISTA that count as the minimum
+STEPS = 600  # of FISTA, after which it counts as the minimum
 COVERED = 0.95  # share of the pairs that the counted active sets cover
 GAP = 0.05  # of F above its minimum, relative to it
 
@@ -33,7 +33,7 @@ def sparsity(subject: Subject) -> list[Row]:
     Raises: ValueError for another predictor or latent.
     """
     w = _parts(subject)[0]
-    z = subject.true.argmin
+    z = subject.inferred.argmin
     active = z != 0  # FISTA's proximal map sets numbers to exactly 0
     generator = subject.stream("sparsity")
     shuffled = torch.stack([column[torch.randperm(len(z), generator=generator)] for column in active.T], 1)
@@ -58,13 +58,13 @@ def unrolled(subject: Subject) -> list[Row]:
     Raises: ValueError for another predictor or latent, or a model without a network.
     """
     model, latent = subject.model, _parts(subject)[1]
-    if model.inference is None:
-        raise ValueError("measure.names: expected a network that infers z for 'unrolled', found none")
-    cost = model.cost(subject.s, subject.a)
+    if model.latent.network is None:
+        raise refused("unrolled", "a network that infers z", None)
+    D = model.D(subject.s.s_x, subject.a, subject.s.s_y)
     with torch.no_grad():
-        proposed = float(cost(model.inference(*subject.s).unsqueeze(1)).mean())
+        proposed = float(latent.energy(D)(latent.network(*subject.s).unsqueeze(1)).mean())
     start = latent.zero.expand(len(subject.s.s_y), -1, -1)
-    found = fista(lambda z: cost(z) - latent.regularize(z), l1(latent.alpha), start, LONG, latent.lipschitz)
+    found = fista(D, l1(latent.alpha), start, STEPS, latent.lipschitz)
     trace = found.trace.double().mean(1)
     gaps, gap = trace / trace[-1] - 1, proposed / float(trace[-1]) - 1
     return [
@@ -84,7 +84,7 @@ def _span_residual(subject: Subject, z: Tensor) -> float:
     """Return the largest relative distance of W z from the span of its active columns."""
     predictor = copy.deepcopy(subject.model.predictor).double()
     few, w = z[:256].double(), predictor.dictionary.detach()
-    s_x, a = subject.s.s_x[:256].double(), subject.a[:256].double()
+    s_x, a = subject.s.s_x[:256].double().unsqueeze(1), subject.a[:256].double().unsqueeze(1)
     with torch.no_grad():
         move = (predictor(s_x, a, few.unsqueeze(1)) - predictor(s_x, a, torch.zeros_like(few).unsqueeze(1))).squeeze(1)
     masked = w.unsqueeze(0) * (few != 0).unsqueeze(1)  # [N, D, Z]
@@ -97,6 +97,6 @@ def _parts(subject: Subject) -> tuple[Tensor, Sparse]:
     """Return W [D, Z] and the latent. Raises: ValueError if they are of another kind."""
     predictor, latent = subject.model.predictor, subject.model.latent
     if not isinstance(predictor, Additive) or not isinstance(latent, Sparse):
-        what = f"{subject.config.predictor.name!r} and {subject.config.latent.name!r}"
-        raise ValueError(f"measure.names: expected a predictor 'additive' and a latent 'sparse', found {what}")
+        wrong = latent if isinstance(predictor, Additive) else predictor
+        raise refused("sparsity and unrolled", "a predictor Additive and a latent Sparse", wrong)
     return predictor.dictionary.detach(), latent

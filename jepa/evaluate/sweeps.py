@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from jepa.evaluate import Subject
-from jepa.model import Representations
-from jepa.runs.encoded import encode
+from jepa.encoded import encode
+from jepa.evaluate.subject import Subject
 
 
 def across(subject: Subject, clip: int, turns: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,8 +23,9 @@ def across(subject: Subject, clip: int, turns: Tensor) -> tuple[Tensor, Tensor]:
 def lowest_across(subject: Subject, clip: int, turns: Tensor) -> Tensor:
     """Return the free energy F(x, y) [L] where the car of a held-out clip takes other ways. Args: as for `across`."""
     with torch.no_grad():
-        s_y = encode(subject.model.encoder_y, _drives(subject, clip, turns))
-    return subject.model.minimum(Representations(subject.s.s_x[clip : clip + 1].expand(len(s_y), -1), s_y)).value
+        s_y = encode(subject.model.target_encoder, _drives(subject, clip, turns))
+    s_x = subject.s.s_x[clip : clip + 1].expand(len(s_y), -1)
+    return subject.model.minimum(s_x, s_x[:, :0], s_y).value
 
 
 def along_textures(subject: Subject, clip: int, shares: Tensor, seed: int = 0) -> Tensor:
@@ -48,9 +48,9 @@ def between(subject: Subject, clip: int, pair: tuple[int, int], shares: Tensor) 
     codes = subject.model.latent.codes.unsqueeze(0)
     s_x = subject.s.s_x[clip : clip + 1]
     with torch.no_grad():
-        first, last = subject.model.predict(s_x, codes)[0, list(pair)]
+        first, last = subject.model.step(s_x.unsqueeze(1), s_x.new_zeros(1, 1, 0), codes)[0, list(pair)]
         line = torch.lerp(first, last, shares.unsqueeze(1))
-        return subject.model.cost(Representations(s_x, line))(codes)
+        return _all_energies(subject, s_x, line)
 
 
 def _drives(subject: Subject, clip: int, turns: Tensor) -> Tensor:
@@ -67,6 +67,11 @@ def _repeated(subject: Subject, clip: int, count: int) -> dict[str, Tensor]:
 
 def _energies(subject: Subject, clip: int, y: Tensor) -> Tensor:
     """Return the energies [L, K] of clips y [L, T, S, S] after one held-out x."""
-    s = Representations(subject.s.s_x[clip : clip + 1], encode(subject.model.encoder_y, y))
     with torch.no_grad():
-        return subject.model.cost(s)(subject.model.latent.codes.unsqueeze(0))
+        return _all_energies(subject, subject.s.s_x[clip : clip + 1], encode(subject.model.target_encoder, y))
+
+
+def _all_energies(subject: Subject, s_x: Tensor, s_y: Tensor) -> Tensor:
+    """Return the energies [L, K] of targets s_y [L, D] behind one context s_x [1, D_x] under every code."""
+    latent = subject.model.latent
+    return latent.energy(subject.model.D(s_x, s_x.new_zeros(1, 0), s_y))(latent.codes.unsqueeze(0))

@@ -150,7 +150,7 @@ def _executed(name: str, store: Path) -> tuple[Any, list[str]]:
 def _run(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     """Return what a short run asked for and what it came to."""
     training, measuring = addresses(run.task, settings)
-    courses = run.curve | {f"monitored {name}": values for name, values in run.looks.items()}
+    courses = run.curve | {f"monitored {name}": values for name, values in run.diagnostics.items()}
     curve = {name: summary(values) for name, values in courses.items()}
     trained = {"weights": _weights(run.folder / "checkpoint.pt"), "curve": curve, "warnings": run.warnings}
     measured = {row.metric: [row.value, row.count] for row in run.rows}
@@ -159,7 +159,9 @@ def _run(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _weights(checkpoint: Path) -> list[Any]:
     """Return the summaries of a model's tensors, added up whatever their names, and a hash of the other ones."""
-    tensors = list(load(checkpoint)["model"].values())
+    state = load(checkpoint)
+    entries = [entry for part in ("model", "objective") for entry in state[part].values()]
+    tensors = [entry for entry in entries if isinstance(entry, torch.Tensor)]
     real = [summary(tensor.numpy()) for tensor in tensors if tensor.is_floating_point()]
     others = sorted(fingerprint(tensor.tolist()) for tensor in tensors if not tensor.is_floating_point())
     return [len(real), *(sum(column) for column in zip(*real, strict=True)), fingerprint(others)]

@@ -11,28 +11,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jepa.lab import style
+from jepa.measures.collapse import COLLAPSED_CONTRAST, COLLAPSED_R2, HEALTHY_CONTRAST, HEALTHY_R2
 
-SIGNS = {"contrast": "contrast", "probe_r2": "probe R²", "effective_rank": "effective rank", "auroc": "AUROC"}
+DIAGNOSTICS = {"contrast": "contrast", "probe_r2": "probe R²", "effective_rank": "effective rank", "auroc": "AUROC"}
 LEAST = 1e-4  # contrast below which the axis of the curves does not go
 LIMITS = (1e-7, 50.0)  # of the axis of contrast on the chart
-COLLAPSED, HEALTHY = {"contrast": 0.01, "probe_r2": 0.1}, {"contrast": 0.5, "probe_r2": 0.9}
+COLLAPSED = {"contrast": COLLAPSED_CONTRAST, "probe_r2": COLLAPSED_R2}
+HEALTHY = {"contrast": HEALTHY_CONTRAST, "probe_r2": HEALTHY_R2}
 
 
-def curves(looks: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], worlds: Sequence[str]) -> Figure:
-    """Return the signs of a collapse (rows) while a criterion (columns) is missing and after it is restored, by world.
+def curves(diagnostics: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], worlds: Sequence[str]) -> Figure:
+    """Return the diagnostics (rows) while a criterion (columns) is missing and after it is restored, by world.
 
-    Args: looks: as from `Study.looks`; pairs: title -> names without the world of the two trainings, one after the
-        other; worlds: prefixes of the variants.
+    Args: diagnostics: as from `Study.diagnostics`; pairs: title -> names without the world of the two trainings, one
+        after the other; worlds: prefixes of the variants.
     """
-    figure, axes = style.panels(len(pairs), rows=len(SIGNS), height=1.15, sharex="col", sharey="row")
+    figure, axes = style.panels(len(pairs), rows=len(DIAGNOSTICS), height=1.15, sharex="col", sharey="row")
     for column, (title, (dropped, restored)) in enumerate(pairs.items()):
         for world, color in zip(worlds, style.COLORS, strict=False):
-            first = looks[looks.variant == f"{world}_{dropped}"]
-            then = looks[looks.variant == f"{world}_{restored}"].copy()
+            first = diagnostics[diagnostics.variant == f"{world}_{dropped}"]
+            then = diagnostics[diagnostics.variant == f"{world}_{restored}"].copy()
             then["step"] += first.step.max()
-            for row, sign in enumerate(SIGNS):
-                table = pd.concat([part[part.sign == sign] for part in (first, then)])
-                if sign == "contrast":
+            for row, name in enumerate(DIAGNOSTICS):
+                table = pd.concat([part[part["name"] == name] for part in (first, then)])
+                if name == "contrast":
                     table = table.assign(value=table.value.clip(lower=LEAST))
                 options = {"x": "step", "y": "value", "color": color, "errorbar": ("pi", 100), "lw": 1.2}
                 label = world if row == column == 0 else None
@@ -42,10 +44,10 @@ def curves(looks: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], worlds: Se
             panel.set(xlabel="", ylabel="", xlim=(0, then.step.max()))
         axes[0, column].set_title(title, fontsize=8)
     axes[0, 0].set(yscale="log", ylim=(LEAST, None))
-    for panel, (sign, name) in zip(axes[:, 0], SIGNS.items(), strict=True):
-        panel.set_ylabel(name)
-        for other in axes[list(SIGNS).index(sign)]:
-            for level in (COLLAPSED.get(sign), HEALTHY.get(sign)):
+    for panel, (name, words) in zip(axes[:, 0], DIAGNOSTICS.items(), strict=True):
+        panel.set_ylabel(words)
+        for other in axes[list(DIAGNOSTICS).index(name)]:
+            for level in (COLLAPSED.get(name), HEALTHY.get(name)):
                 if level is not None:
                     other.axhline(level, color="gray", lw=0.6, ls=":")
     axes[1, 0].set_ylim(-0.3, 1.05)

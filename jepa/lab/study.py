@@ -14,25 +14,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from jepa.data import HeldOut, load
-from jepa.evaluate import Row, Subject
+from jepa.evaluate.subject import Row, Subject
 from jepa.lab import ledger, page, paths, progress, style
 from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
 from jepa.runs import behavior, build
 from jepa.runs.config import configure, read_diff, unknown
 from jepa.runs.processes import cores
-from jepa.runs.resumed import resumed
-from jepa.runs.run import Run, execute, trained
+from jepa.runs.run import Run, load_model, load_parts
 from jepa.runs.tasks import tasks
 from jepa.runs.variants import Variant, choose, read
 from jepa.runs.workers import execute_all
@@ -61,7 +59,7 @@ class Study:
         self.notebook, self.profile, self.seeds = notebook, profile, range(seeds)
         self.out, self.workers = paths.output(out, notebook), settings["workers"] or cores()
         self.settings = {"device": settings["device"], **section["overrides"]}  # of the profile
-        self._do = partial(resumed, cut=settings["cut"]) if "cut" in settings else execute
+        self._cut = settings.get("cut")
         self._diffs = [self.settings, overrides]
         self._rows: list[Measurement] = []
         self.runs: dict[tuple[str, int], Run] = {}  # by variant and seed
@@ -84,7 +82,7 @@ class Study:
         seeds, behaviors = range(times * len(self.seeds)), behavior.read(paths.behaviors())
         asked = tasks(self.variants, choose(self.variants, names), seeds, paths.data, behaviors)
         with progress.shown(self.notebook) as file:
-            runs = execute_all(asked, paths.runs(), self.workers, file, self._do)
+            runs = execute_all(asked, paths.runs(), self.workers, file, self._cut)
         for run in runs:
             name, seed = run.task.name, run.task.seed
             if (name, seed) not in self.runs:
@@ -117,21 +115,21 @@ class Study:
 
     def volumes(self, variant: str) -> pd.DataFrame:
         """Return the log volumes of a variant against the thresholds they were measured at: seed, epsilon, value."""
-        epsilons = self._variant(variant).config.measure.epsilons
+        epsilons = self._variant(variant).config.option("codimension", "epsilons")
         parts = [self.long(f"log_volume_{epsilon:.1e}", variant).assign(epsilon=epsilon) for epsilon in epsilons]
         return pd.concat(parts, ignore_index=True)[["seed", "epsilon", "value"]]
 
-    def looks(self, *variants: str) -> pd.DataFrame:
-        """Return what trainings looked like in their course: variant, seed, step, sign, value. Raises: as `model`."""
+    def diagnostics(self, *variants: str) -> pd.DataFrame:
+        """Return the diagnostics of trainings in their course: variant, seed, step, name, value. Raises: as `model`."""
         runs = [self._done(variant, seed) for variant in variants for seed in self.seeds]
-        tables = [
-            pd.DataFrame(run.looks).melt("step", var_name="sign").assign(variant=run.task.name, seed=run.task.seed)
-            for run in runs
-        ]
-        return pd.concat(tables, ignore_index=True)[["variant", "seed", "step", "sign", "value"]]
+        tables = []
+        for run in runs:
+            table = pd.DataFrame(run.diagnostics).melt("step", var_name="name")
+            tables.append(table.assign(variant=run.task.name, seed=run.task.seed))
+        return pd.concat(tables, ignore_index=True)[["variant", "seed", "step", "name", "value"]]
 
-    def warned(self, *variants: str, seed: int = 0) -> dict[str, list[str]]:
-        """Return what the trainings of variants said of themselves, by variant. Raises: ValueError as `model` does."""
+    def warnings(self, *variants: str, seed: int = 0) -> dict[str, list[str]]:
+        """Return the warnings during the trainings of variants, by variant. Raises: ValueError as `model` does."""
         return {variant: self._done(variant, seed).warnings for variant in variants}
 
     def world(self, variant: str) -> Any:
@@ -140,7 +138,7 @@ class Study:
 
     def held_out(self, variant: str) -> HeldOut:
         """Return the held-out set of a variant, verified."""
-        return load(paths.data(self._variant(variant).data), self._variant(variant).config.world)
+        return load(paths.data(self._variant(variant).data), {"world": self._variant(variant).config.world.flat()})
 
     def add(self, claim: str, variant: str, metric: str, values: Mapping[int, float] | pd.Series) -> None:
         """Add a derived measurement, one value per seed."""
@@ -158,15 +156,12 @@ class Study:
     def subject(self, variant: str, seed: int = 0) -> Subject:
         """Return a trained model with what it is measured on. Raises: ValueError if it was not run."""
         reference = float(self.values("reference_energy", variant)[seed])
-        generator = torch.Generator().manual_seed(seed)
-        config = self._variant(variant).config
-        return Subject(
-            config, self.model(variant, seed), self.world(variant), self.held_out(variant), reference, generator
-        )
+        run, held_out = self._done(variant, seed), self.held_out(variant)
+        return build.subject(run.task.config, seed, load_parts(run.task, run.folder), held_out, reference)
 
     def model(self, variant: str, seed: int = 0) -> JEPA:
         """Return a trained model of this study. Raises: ValueError if it was not run."""
-        return trained(self._done(variant, seed))
+        return load_model(self._done(variant, seed))
 
     def show(self, figure: Figure, name: str) -> None:
         """Save a figure and show it; a smoke run that trained shows the committed one of the cpu profile above it."""

@@ -25,24 +25,20 @@ class Amortized(nn.Module):
         hidden: int = 512,
         channels: Sequence[int] = (16, 32),
         patch: int = 4,
-        refine: int = 0,
     ) -> None:
         """Args: context, outputs: widths of s_x and z; target: width of s_y, or C, H, W; features: width of Enc's
-        result; hidden: of its hidden layer; channels, patch: of its convolutions; refine: steps of gradient descent
-        that follow its proposal, not in training.
+        result; hidden: of its hidden layer; channels, patch: of its convolutions.
 
-        Raises: ValueError for a width below 1, as for a latent without any, or refine < 0.
+        Raises: ValueError for a width below 1, as for a latent without any.
         """
         super().__init__()
         if outputs < 1:
             raise ValueError(f"inference: expected a latent with a width of at least 1, found {outputs}")
-        if refine < 0:
-            raise ValueError(f"refine: expected at least 0 steps, found {refine}")
         pixels = not isinstance(target, int)
         self.encoder = (
             Convolutional(target, features, channels, patch, hidden) if pixels else MLP(target, features, [hidden])
         )
-        self.context, self.refine = context, refine
+        self.context = context
         self.last = nn.Linear(context + features, outputs)
 
     def forward(self, s_x: Tensor, s_y: Tensor) -> Tensor:

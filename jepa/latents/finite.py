@@ -7,61 +7,62 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from jepa.latents.interface import LatentVariable
+from jepa.latents.base import Latent
 from jepa.minimize import Cost, Minimum, exhaustive
 
 
-class Finite(LatentVariable):
+class Finite(Latent):
     """What all latents with K values [K, Z] have in common: inference tries every one.
 
-    R(z) = 0, or where they have a price the length of an ideal code for them, R(e_k) = −λ log p_k with p_k how often
-    e_k is used: what is rarely used costs more, and of two values that serve alike one dies out (Chou et al. 1989).
+    R(z) = 0, or where their rate is weighted the length of an ideal code for them, R(e_k) = −λ log p_k with p_k how
+    often e_k is used: what is rarely used costs more, and of two values that serve alike one dies out (Chou et al.
+    1989).
     """
 
     codes: Tensor
-    price = 0.0  # λ, in units of energy per nat
-    counts: Tensor  # [K] how often each value is used, in units of an even part; where they have a price
+    rate_weight = 0.0  # λ, in units of energy per nat
+    counts: Tensor  # [K] how often each value is used, in units of an even part; where the rate has a weight
 
     @property
     def bits(self) -> float:
         """log₂ K."""
         return math.log2(len(self.codes))
 
-    def spent(self, z: Tensor) -> float:
+    def rate(self, z: Tensor) -> float:
         """Return the entropy Σ_k −p_k log₂ p_k of how often each value is used in z [N, Z]."""
-        share = torch.bincount(self.nearest(z), minlength=len(self.codes)).double() / len(z)
-        return float(torch.special.entr(share).sum()) / math.log(2)
+        fraction = torch.bincount(self.nearest(z), minlength=len(self.codes)).double() / len(z)
+        return float(torch.special.entr(fraction).sum()) / math.log(2)
 
     @property
-    def prices(self) -> Tensor:
+    def code_lengths(self) -> Tensor:
         """R of every value, [K]."""
-        if not self.price:
+        if not self.rate_weight:
             return self.codes.new_zeros(len(self.codes))
-        return -self.price * (self.counts / self.counts.sum()).clamp(min=1e-6).log()
+        return -self.rate_weight * (self.counts / self.counts.sum()).clamp(min=1e-6).log()
 
     def sample(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """Return values [*shape, Z], all equally probable, or where they have a price as probable as exp(−R / λ)."""
-        if not self.price:
+        """Return values [*shape, Z], all alike probable, or where their rate is weighted as probable as exp(−R / λ)."""
+        if not self.rate_weight:
             return self.codes[torch.randint(len(self.codes), shape, generator=generator, device=self.codes.device)]
         drawn = torch.multinomial(self.counts, math.prod(shape), replacement=True, generator=generator)
         return self.codes[drawn.view(shape)]
 
     def regularize(self, z: Tensor) -> Tensor:
         """Return R(z) [...] of values z [..., Z]."""
-        if not self.price:
+        if not self.rate_weight:
             return z.new_zeros(z.shape[:-1])
-        return self.prices[self.nearest(z.reshape(-1, self.width))].view(z.shape[:-1])
+        return self.code_lengths[self.nearest(z.reshape(-1, self.width))].view(z.shape[:-1])
 
-    def infer(self, cost: Cost) -> Minimum:
+    def minimize(self, D: Cost) -> Minimum:
         """Return the best value by trying all K in one batch."""
-        return exhaustive(cost, self.codes.unsqueeze(0))
+        return exhaustive(self.energy(D), self.codes.unsqueeze(0))
 
-    def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
+    def constrain(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nearest value [B, Z], straight-through, at no cost."""
         return straight_through(proposal, self.codes[self.nearest(proposal)]), proposal.new_zeros(len(proposal))
 
     def nearest(self, proposal: Tensor) -> Tensor:
-        """Return the numbers [B] of the values nearest to proposals [B, Z]. Raises: ValueError if one is not finite."""
+        """Return the indices [B] of the values nearest to proposals [B, Z]. Raises: ValueError if one is not finite."""
         return torch.cdist(finite(proposal).detach(), self.codes).argmin(1)
 
 

@@ -14,13 +14,10 @@ class Lista(nn.Module):
     It learns through the energy at its own answer. Begun from a dictionary it is ISTA, step by step.
     """
 
-    def __init__(
-        self, context: int, target: int, outputs: int, steps: int = 5, threshold: float = 0.1, refine: int = 0
-    ) -> None:
-        """Args: context, target: widths of s_x and s_y; outputs: of z; steps: T; threshold: θ at first, in units of z;
-        refine: steps of gradient descent that follow its proposal, not in training.
+    def __init__(self, context: int, target: int, outputs: int, steps: int = 5, threshold: float = 0.1) -> None:
+        """Args: context, target: widths of s_x and s_y; outputs: of z; steps: T; threshold: θ at first, in units of z.
 
-        Raises: ValueError for a target of pixels, a width below 1, steps < 1, threshold ≤ 0 or refine < 0.
+        Raises: ValueError for a target of pixels, a width below 1, steps < 1 or threshold ≤ 0.
         """
         super().__init__()
         if not isinstance(target, int):
@@ -28,9 +25,9 @@ class Lista(nn.Module):
         if min(context, target, outputs, steps) < 1:
             what = "expected at least 1 each"
             raise ValueError(f"context, target, outputs, steps: {what}, found {context}, {target}, {outputs}, {steps}")
-        if not threshold > 0 or refine < 0:
-            raise ValueError(f"threshold, refine: expected a number above 0 and steps, found {threshold}, {refine}")
-        self.context, self.steps, self.refine = context, steps, refine
+        if not threshold > 0:
+            raise ValueError(f"threshold: expected a number above 0, found {threshold}")
+        self.context, self.steps = context, steps
         self.encode = nn.Linear(context + target, outputs)
         self.inhibit = nn.Linear(outputs, outputs, bias=False)
         self.log_threshold = nn.Parameter(torch.full((outputs,), threshold).log())

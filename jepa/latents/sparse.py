@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from jepa.latents.interface import LatentVariable
+from jepa.latents.base import Latent
 from jepa.minimize import Cost, Minimum, fista, l1
 
 
-class Sparse(LatentVariable):
+class Sparse(Latent):
     """z ∈ R^d with R(z) = α Σ_i |z_i|, found by FISTA.
 
-    A predictor can cheat R: with columns c times as long, z is c times as short and costs next to nothing. In training
+    A predictor can cheat R: with atoms c times as long, z is c times as short and costs next to nothing. In training
     a weight w above 0 forbids that by asking of every z_i to vary over the batch (Evtimova & LeCun 2022),
 
         1/B Σ_b E_b + w/B Σ_i max(0, T − √(Var_b z_i + ε))²
@@ -44,7 +44,7 @@ class Sparse(LatentVariable):
             raise ValueError(f"lipschitz, target: expected numbers above 0, found {lipschitz}, {target}")
         if not variance >= 0:
             raise ValueError(f"variance: expected a number of at least 0, found {variance}")
-        self.width, self.alpha, self.codes, self._penalty = size, alpha, None, l1(alpha)
+        self.width, self.alpha, self._penalty = size, alpha, l1(alpha)
         self.steps, self.lipschitz, self.variance, self.target = steps, lipschitz, variance, target
         self.register_buffer("zero", torch.zeros(1, 1, size), persistent=False)
 
@@ -68,29 +68,28 @@ class Sparse(LatentVariable):
         """Return α Σ_i |z_i| [...]."""
         return self._penalty.value(z)
 
-    def infer(self, cost: Cost) -> Minimum:
-        """Return where FISTA ends that begins at z = 0; in training the spread over the batch counts as well."""
+    def minimize(self, D: Cost) -> Minimum:
+        """Return where FISTA ends that begins at z = 0; in training the variance over the batch counts as well."""
 
         def smooth(z: Tensor) -> Tensor:
-            """Return the energy without R, [B, 1]."""
-            value = cost(z) - self.regularize(z)
-            return value + self._narrowness(z) if self.variance and self.training and len(z) > 1 else value
+            """Return D, in training with the hinge of the variance, [B, 1]."""
+            return D(z) + self._hinge(z) if self.variance and self.training and len(z) > 1 else D(z)
 
         with torch.no_grad():
-            count = len(cost(self.zero))
+            count = len(D(self.zero))
         start = self.zero.expand(count, -1, -1)
         found = fista(smooth, self._penalty, start, self.steps, self.lipschitz)
         with torch.no_grad():
-            return found._replace(value=cost(found.argmin.unsqueeze(1)).squeeze(1))
+            return found._replace(value=self.energy(D)(found.argmin.unsqueeze(1)).squeeze(1))
 
-    def project(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the proposal [B, Z], and in training what a narrow spread over the batch costs, [B]."""
+    def constrain(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the proposal [B, Z], and in training what a low variance over the batch costs, [B]."""
         cost = proposal.new_zeros(len(proposal))
         if self.variance and self.training and len(proposal) > 1:
-            cost = cost + self._narrowness(proposal.unsqueeze(1))
+            cost = cost + self._hinge(proposal.unsqueeze(1))
         return proposal, cost
 
-    def _narrowness(self, z: Tensor) -> Tensor:
-        """Return every sample's share of w Σ_i max(0, T − √(Var z_i + ε))², a scalar."""
+    def _hinge(self, z: Tensor) -> Tensor:
+        """Return every sample's part of w Σ_i max(0, T − √(Var z_i + ε))², a scalar."""
         deviation = (z[:, 0].var(dim=0) + 1e-4).sqrt()
         return self.variance * (self.target - deviation).relu().square().sum() / len(z)

@@ -11,9 +11,74 @@ Everything is computed in float64 on the CPU.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
+
+COLLAPSED_CONTRAST, HEALTHY_CONTRAST = 0.01, 0.5  # up to the first an energy tells nothing, from the second on enough
+COLLAPSED_R2, HEALTHY_R2 = 0.1, 0.9  # up to the first nothing is read, from the second on all that is asked for
+CHANCE_AUROC = 0.6  # up to here pairs are told apart by chance, as any predictor does that was never trained
+SHRUNK = 0.1  # up to this fraction of E0 s_y has shrunk; a probe, blind to scale, may read it still
+FLAT = 0.05  # up to this mismatched_energy_ratio an energy is flat; it is ½ where all predictions are the mean of s_y
+EPSILON = 1e-30  # in the place of the mean squared distance of a constant
+
+
+class Diagnostics(NamedTuple):
+    """What shows a collapse, dimensionless; nan where it cannot be measured."""
+
+    contrast: float  # (median F of mismatched pairs − median F of true pairs) / E0
+    probe_r2: float  # mean R² of what a probe reads from s_y
+    effective_rank: float  # of s_y
+    auroc: float  # probability that a mismatched pair has a higher F than a true one
+    mismatched_energy_ratio: float  # median F of mismatched pairs / mean squared distance of s_y now
+    spread: float  # mean squared distance of s_y now / E0, the same before training
+
+    @property
+    def silent(self) -> bool:
+        """Whether the energy tells nothing, in units of E0 or of the distances of s_y now."""
+        return self.contrast <= COLLAPSED_CONTRAST * max(1.0, self.spread)
+
+    @property
+    def uninformative(self) -> bool:
+        """Whether nothing is read from s_y, or s_y has shrunk."""
+        return self.probe_r2 <= COLLAPSED_R2 or self.spread <= SHRUNK
+
+    @property
+    def flat(self) -> bool:
+        """Whether no pair has an energy worth the name."""
+        return self.mismatched_energy_ratio <= FLAT
+
+
+def diagnostics(
+    true: Tensor, mismatched: Tensor, s: Tensor, reference: float, rank: float = math.nan, r2: float = math.nan
+) -> Diagnostics:
+    """Return the diagnostics of a collapse, in training and after it.
+
+    Args: true: [N] energies F of pairs that belong together; mismatched: [M] of pairs that do not; s: [N, D] the
+        representations of the targets; reference: E0; rank, r2: effective rank of what is kept of y, and what a probe
+        reads from it, if they are known.
+    """
+    now = max(or_nan(reference_energy, s), EPSILON)
+    return Diagnostics(
+        contrast=or_nan(contrast, true, mismatched, reference),
+        probe_r2=r2,
+        effective_rank=rank,
+        auroc=or_nan(auroc, true, mismatched),
+        mismatched_energy_ratio=float(mismatched.median()) / now,
+        spread=now / reference if reference else math.nan,
+    )
+
+
+def or_nan(measure: Callable[..., float], *args: Any) -> float:
+    """Return a measure, nan where it is refused, as for numbers that are not finite."""
+    try:
+        return measure(*args)
+    except ValueError:
+        return math.nan
 
 
 def reference_energy(s: Tensor) -> float:

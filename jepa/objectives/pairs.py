@@ -1,54 +1,95 @@
-"""The loss: the energy of true pairs plus the criteria that keep it from collapsing (LeCun 2022, figures 13 and 14)."""
+"""The objective for pairs: the energy of true pairs plus the criteria against a collapse (LeCun 2022, section 4.5)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from jepa.model import JEPA
+from jepa.model import JEPA, Representations
+from jepa.objectives.base import Loss
 from jepa.objectives.vicreg import covariance, variance
 
 
-class Terms(NamedTuple):
-    """The loss with its terms, each a scalar; the total is their sum by weights energy, variance and covariance."""
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the training loss (dimensionless): energy + variance + covariance terms (LeCun 2022, figure 14)."""
 
-    total: Tensor  # what the optimizer descends
-    energy: Tensor  # mean F_β of the true pairs: criterion 3 (and 4, through the latent's regularizer)
-    variance: Tensor  # criteria 1 and 2: hinge of the embeddings' standard deviations, (i_x V(v_x) + i_y V(v_y)) / 2
-    covariance: Tensor  # criteria 1 and 2: squared covariances of the embeddings, i_x C(v_x) + i_y C(v_y)
+    energy: float = 1.0  # criterion 3: s_y predictable from s_x
+    energy_start: float = 1.0  # fraction of that weight with which the training begins
+    variance: float = 0.0  # criteria 1 and 2, first half: no component constant
+    covariance: float = 0.0  # criteria 1 and 2, second half: components decorrelated
+    information_x: float = 1.0  # criterion 1: factor of both for s_x
+    information_y: float = 1.0  # criterion 2: factor of both for s_y
+    beta: float = math.inf  # inverse temperature of the free energy, per unit of energy; infinity is the minimum
+    beta_start: float = math.inf  # where the annealing begins; infinity: no annealing
+    anneal: float = 0.5  # fraction of the steps over which energy weight and temperature go to their final values
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers that are no weights."""
+        for name in ("energy_start", "beta", "beta_start", "anneal"):
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"loss.{name}: expected a number above 0, found {value!r}")
+        for name in ("variance", "covariance", "information_x", "information_y"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"loss.{name}: expected at least 0, found {value!r}")
+
+    def annealed(self, progress: float) -> tuple[float, float]:
+        """Return the energy's weight and β at a progress of the training from 0 to 1.
+
+        While annealing, the weight and the temperature 1/β go linearly to their final values.
+        """
+        left = max(0.0, 1 - progress / self.anneal)
+        final, first = 1 / self.beta, 1 / self.beta_start
+        temperature = final + max(0.0, first - final) * left
+        beta = 1 / temperature if temperature > 0 else math.inf
+        return self.energy * (1 + (self.energy_start - 1) * left), beta
 
 
-class Weights(NamedTuple):
-    """Weights of the terms, factors of the two encoders in them, and the inverse temperature of the free energy."""
+class PairObjective(nn.Module):
+    """w_E mean F_β + w_V (i_x V(v_x) + i_y V(v_y)) / 2 + w_C (i_x C(v_x) + i_y C(v_y)) (LeCun 2022, figure 14).
 
-    energy: float
-    variance: float
-    covariance: float
-    information_x: float  # i_x, criterion 1
-    information_y: float  # i_y, criterion 2
-    beta: float
-
-
-def loss(model: JEPA, x: Tensor, a: Tensor, y: Tensor, weights: Weights) -> Terms:
-    """Return w_E mean F_β + w_V (i_x V(v_x) + i_y V(v_y)) / 2 + w_C (i_x C(v_x) + i_y C(v_y)).
-
-    That is figure 14 of LeCun 2022, with factors i_x and i_y of 0 or 1 to drop criterion 1 or 2 by.
-
-    Args: model: the JEPA; x, a, y: a batch of true pairs; weights: dimensionless.
-    Returns: the terms; variance and covariance are not computed and read 0 where their weight is 0, and of an encoder
-        whose factor is 0 they hold nothing.
-    Raises: ValueError for a batch of one, where a variance has no meaning.
+    The embeddings v_x = Exp_x(s_x) and v_y = Exp_y(s_y) are made by expanders, which belong to the loss and not to the
+    model; with factors i_x and i_y of 0 or 1 criterion 1 or 2 is dropped.
     """
-    s = model.encode(x, y)
-    fit = model.free_energy(s, a, weights.beta).mean()
-    spread = decorrelation = fit.new_zeros(())
-    if weights.variance or weights.covariance:
-        sides = [(weights.information_x, model.expander_x, s.s_x), (weights.information_y, model.expander_y, s.s_y)]
-        embeddings = [(factor, expander(code)) for factor, expander, code in sides if factor]
-        if weights.variance:
-            spread = sum((factor * variance(v) for factor, v in embeddings), spread) / 2
-        if weights.covariance:
-            decorrelation = sum((factor * covariance(v) for factor, v in embeddings), decorrelation)
-    total = weights.energy * fit + weights.variance * spread + weights.covariance * decorrelation
-    return Terms(total, fit, spread, decorrelation)
+
+    def __init__(
+        self, weights: Weights, expanders: tuple[nn.Module, nn.Module] | None = None, encoded: bool = False
+    ) -> None:
+        """Args: weights: dimensionless; expanders: s_x -> v_x [B, E_x] and s_y -> v_y [B, E], None for identities;
+        encoded: whether batches hold s_x and s_y in the place of x and y, as where encoders are frozen.
+        """
+        super().__init__()
+        self.weights, self.encoded = weights, encoded
+        self.expander_x, self.expander_y = expanders or (nn.Identity(), nn.Identity())
+
+    def forward(self, model: JEPA, batch: Any, progress: float) -> Loss:
+        """Return the loss of a batch of true pairs x, a, y.
+
+        Args: progress: of the training, from 0 to 1, for what is annealed.
+        Returns: the total with the terms `total`, `energy`, `variance` and `covariance`; variance and covariance are
+            not computed and read 0 where their weight is 0, and of an encoder whose factor is 0 they hold nothing.
+        Raises: ValueError for a batch of one, where a variance has no meaning.
+        """
+        weights = self.weights
+        energy_weight, beta = weights.annealed(progress)
+        s = Representations(batch.x, batch.y) if self.encoded else model.encode(batch.x, batch.y)
+        energy = model.free_energy(s.s_x, batch.a, s.s_y, beta, learn=True).mean()
+        spread, decorrelation = self._criteria(s, energy)
+        total = energy_weight * energy + weights.variance * spread + weights.covariance * decorrelation
+        return Loss(total, {"total": total, "energy": energy, "variance": spread, "covariance": decorrelation})
+
+    def _criteria(self, s: Representations, energy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the terms of variance and covariance."""
+        weights, spread = self.weights, energy.new_zeros(())
+        decorrelation = spread
+        if weights.variance or weights.covariance:
+            sides = ((weights.information_x, self.expander_x, s.s_x), (weights.information_y, self.expander_y, s.s_y))
+            embeddings = [(factor, expander(code)) for factor, expander, code in sides if factor]
+            if weights.variance:
+                spread = sum((factor * variance(v) for factor, v in embeddings), spread) / 2
+            if weights.covariance:
+                decorrelation = sum((factor * covariance(v) for factor, v in embeddings), decorrelation)
+        return spread, decorrelation

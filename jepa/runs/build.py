@@ -1,161 +1,209 @@
-"""From a configuration to its parts. Kinds are found by name and imported only when they are used."""
+"""From a configuration to its parts, each built once. Kinds are found by name in the registries beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from jepa.encoders import Identity
+from jepa.data import HeldOut
+from jepa.encoded import Encoded
+from jepa.encoders import ENCODERS, Identity
+from jepa.evaluate import MEASURES
+from jepa.evaluate.subject import Measure, Subject
+from jepa.latents import LATENTS, NETWORKS
+from jepa.latents.base import Latent
 from jepa.model import JEPA
-from jepa.monitor import Watch
-from jepa.runs.config import Config, unknown
-from jepa.runs.kinds import make
+from jepa.monitor import Monitor
+from jepa.objectives.heads import EXPANDERS
+from jepa.objectives.pairs import PairObjective
+from jepa.predictors import PREDICTORS
+from jepa.runs.config import Config, Part, unknown
+from jepa.runs.kinds import check_options, make
+from jepa.sampling import draw
 from jepa.streams import generator_for, number
 from jepa.worlds import WORLDS
-from jepa.worlds.pairs import NEAR, Pairs, joined, mismatched
+from jepa.worlds.base import Branching, World
+from jepa.worlds.pairs import NEAR, Pairs, mismatched
 
-ENCODERS = {
-    "identity": "jepa.encoders:Identity",
-    "mlp": "jepa.encoders:MLP",
-    "convolutional": "jepa.encoders:Convolutional",
-    "coupling": "jepa.encoders:Coupling",
-}
-PREDICTORS = {
-    "identity": "jepa.predictors:Identity",
-    "mlp": "jepa.predictors:MLP",
-    "additive": "jepa.predictors:Additive",
-}
-LATENTS = {
-    "none": "jepa.latents.finite:NoLatent",
-    "discrete": "jepa.latents.finite:Discrete",
-    "vector_quantized": "jepa.latents.quantized:VectorQuantized",
-    "finite_scalar": "jepa.latents.quantized:FiniteScalar",
-    "low_dimensional": "jepa.latents.low_dimensional:LowDimensional",
-    "sparse": "jepa.latents.sparse:Sparse",
-    "noisy": "jepa.latents.fuzzy:Noisy",
-    "dropped": "jepa.latents.fuzzy:Dropped",
-    "gaussian": "jepa.latents.fuzzy:Gaussian",
-}
-EXPANDERS = {
-    "identity": "jepa.encoders:Identity",
-    "expander": "jepa.encoders:Expander",
-    "random_features": "jepa.encoders:RandomFeatures",
-}
-CHUNK = 256  # pairs that are drawn or encoded at a time
-INFERENCES = {
-    "minimize": "",
-    "amortized": "jepa.latents.amortized:Amortized",
-    "lista": "jepa.latents.lista:Lista",
-}
+Sample = Callable[[int, Generator], Pairs]
 
 
-def world(config: Config) -> Any:
+class Parts(NamedTuple):
+    """What a run is made of, on the CPU."""
+
+    world: World
+    model: JEPA
+    objective: PairObjective
+    sample: Sample  # of training pairs
+
+
+def world(config: Config) -> World:
     """Return the configured world. Raises: ValueError for a world or an option that does not exist."""
     return make("world", config.world, WORLDS)
 
 
-def model(config: Config, seed: int) -> JEPA:
-    """Return the configured JEPA with weights drawn from `seed`, on the configured device.
+def parts(config: Config, seed: int, encoded: bool = False) -> Parts:
+    """Return the parts of a run, with weights drawn from `seed`.
 
+    Args: encoded: whether the objective is given representations, as where encoders are frozen.
     Raises: ValueError for a part or an option that does not exist, or widths that do not fit.
     """
-    x, a, y = world(config).widths
-    a += told(config, world(config).sample(1, torch.Generator()).factors).shape[1] if config.told else 0
-    context = y if config.context == "y" else x
+    made = world(config)
+    x, a, y = made.widths
+    a += actions(config, made.sample(1, Generator()).factors).shape[1] if config.condition_on else 0
     with torch.random.fork_rng(devices=[]):
         # PyTorch's layers draw their weights from the global generator, here set and put back
         torch.manual_seed(number(config.streams, seed, "weights"))
-        encoder_x = make("encoder_x", config.encoder_x, ENCODERS, inputs=context)
-        if config.encoder_y.name == "shared":
-            if config.encoder_y.options:
-                raise unknown("encoder_y: option of 'shared'", next(iter(config.encoder_y.options)), ())
-            encoder_y = encoder_x
-        else:
-            encoder_y = make("encoder_y", config.encoder_y, ENCODERS | {"shared": ""}, inputs=y)
-        latent = make("latent", config.latent, LATENTS)
-        inference = _inference(config, encoder_x, encoder_y, latent.free or latent.width)
-        widths = {"inputs": encoder_x.outputs, "outputs": encoder_y.outputs, "action": a, "latent": latent.width}
+        encoder = make("encoder", config.encoder, ENCODERS, inputs=y if config.context == "y" else x)
+        target_encoder = encoder if _shared(config) else _target_encoder(config, y)
+        latent = amortized(config, make("latent", config.latent, LATENTS), encoder, target_encoder)
+        widths = {"inputs": encoder.outputs, "outputs": target_encoder.outputs, "action": a, "latent": latent.width}
         predictor = make("predictor", config.predictor, PREDICTORS, **widths)
-        expander_x = make("expander", config.expander, EXPANDERS, inputs=encoder_x.outputs)
-        shared = encoder_x is encoder_y
-        expander_y = expander_x if shared else make("expander", config.expander, EXPANDERS, inputs=encoder_y.outputs)
-    return JEPA(encoder_x, encoder_y, predictor, latent, (expander_x, expander_y), inference).to(config.device)
+        expander_x = make("expander", config.expander, EXPANDERS, inputs=encoder.outputs)
+        expander_y = expander_x
+        if encoder is not target_encoder:
+            expander_y = make("expander", config.expander, EXPANDERS, inputs=target_encoder.outputs)
+    model = JEPA(encoder, target_encoder, predictor, latent)
+    objective = PairObjective(config.loss, (expander_x, expander_y), encoded)
+    return Parts(made, model, objective, source(config, made))
 
 
-def source(config: Config, world: Any) -> Callable:
-    """Return the source of training pairs: the world's, with what the predictor is told, or (y, y) for an auto-encoder.
+def amortized(config: Config, latent: Latent, encoder: nn.Module, target_encoder: nn.Module) -> Latent:
+    """Return the latent with the network that infers z, if there is one."""
+    options = dict(config.inference.options)
+    if config.inference.name == "minimize":
+        if options:
+            raise unknown("inference: option of 'minimize'", next(iter(options)), ())
+        return latent
+    refine = options.pop("refine", 0)
+    target = target_encoder.inputs if isinstance(target_encoder, Identity) else target_encoder.outputs
+    widths = {"context": encoder.outputs, "target": target, "outputs": latent.inferred_width}
+    network = make("inference", Part(config.inference.name, options), NETWORKS | {"minimize": ""}, **widths)
+    return latent.amortize(network, refine)
 
-    Raises: ValueError for a factor to be told that the world does not have.
+
+def as_measured(config: Config, model: JEPA) -> JEPA:
+    """Return the model with its latent as it infers z where it is measured; the weights are shared."""
+    if not config.at_measurement:
+        return model
+    own = model.latent
+    latent = _measuring_latent(config)
+    network = own.network if config.at_measurement.get("network", True) else None
+    latent.load_state_dict({name: value for name, value in own.state_dict().items() if "network." not in name}, False)
+    latent.amortize(network, own.refine if network else 0)
+    return JEPA(model.encoder, model.target_encoder, model.predictor, latent)
+
+
+def measures(config: Config) -> list[Measure]:
+    """Return what is measured, functions of a subject.
+
+    Raises: ValueError for a measure, an option, or an option of the measuring latent that does not exist.
     """
-    if config.context == "x" and not config.told:
+    _measuring_latent(config)
+    found = []
+    for part in config.measure:
+        if part.name not in MEASURES:
+            raise unknown("measure", part.name, MEASURES)
+        module, name = MEASURES[part.name].split(":")
+        function = getattr(importlib.import_module(module), name)
+        check_options(f"measure.{part.name}", part, function, {"subject"})
+        found.append(partial(function, **part.options))
+    return found
+
+
+def subject(
+    config: Config, seed: int, of: Parts, held_out: HeldOut, reference: float, encoded: Encoded | None = None
+) -> Subject:
+    """Return a trained model, on the CPU, with what it is measured on.
+
+    Args: of: the parts, trained; reference: E0; encoded: by its encoders, where they are frozen.
+    """
+    return Subject(
+        model=as_measured(config, of.model).eval(),
+        world=of.world,
+        held_out=held_out,
+        a=actions(config, held_out.factors),
+        reference=reference,
+        stream=streams(config, seed),
+        sample=of.sample,
+        samples=config.evaluation.samples,
+        probe=config.evaluation.probe,
+        of_target=config.context == "y",
+        recipe=(config.train, config.loss),
+        encoded=encoded,
+    )
+
+
+def streams(config: Config, seed: int) -> Callable[[str], Generator]:
+    """Return the generators of a run's purposes; with `streams: seed` one that all measures share."""
+    if config.streams == "seed":
+        shared = Generator().manual_seed(seed)
+        return lambda purpose: shared
+    return lambda purpose: generator_for(config.streams, seed, purpose)
+
+
+def source(config: Config, world: World) -> Sample:
+    """Return the source of training pairs: the world's, with the predictor's action, or (y, y) for an auto-encoder.
+
+    Raises: ValueError for a factor to condition on that the world does not have.
+    """
+    if config.context == "x" and not config.condition_on:
         return world.sample
 
-    def sample(count: int, generator: torch.Generator) -> Any:
-        """Return pairs whose context is the target itself, or whose action tells factors."""
+    def sample(count: int, generator: Generator) -> Pairs:
+        """Return pairs whose context is the target itself, or whose action names factors."""
         pairs = world.sample(count, generator)
         x = pairs.y if config.context == "y" else pairs.x
-        return pairs._replace(x=x, a=torch.cat([pairs.a, told(config, pairs.factors)], 1))
+        return pairs._replace(x=x, a=torch.cat([pairs.a, actions(config, pairs.factors)], 1))
 
     return sample
 
 
-def told(config: Config, factors: Mapping[str, Tensor]) -> Tensor:
-    """Return what the predictor is told of the factors, [B, A], of width 0 where that is nothing.
+def actions(config: Config, factors: Mapping[str, Tensor]) -> Tensor:
+    """Return the factors that the predictor is conditioned on, [B, A], of width 0 where there are none.
 
     Raises: ValueError for a factor that does not exist.
     """
-    for name in config.told:
+    for name in config.condition_on:
         if name not in factors:
-            raise unknown("told", name, factors)
+            raise unknown("condition_on", name, factors)
     first = next(iter(factors.values()))
     empty = first.new_zeros(len(first), 0, dtype=torch.get_default_dtype())
-    return torch.cat([empty, *(factors[name].to(empty) for name in config.told)], 1)
+    return torch.cat([empty, *(factors[name].to(empty) for name in config.condition_on)], 1)
 
 
-def watch(config: Config, world: Any, model: JEPA) -> Watch:
-    """Return who watches the training of an untrained model: on pairs of its kind, for what the world can tell of them.
+def monitor(config: Config, of: Parts) -> Monitor:
+    """Return the monitor of an untrained model, on the configured device: on pairs of its kind, with their factors.
 
     The pairs are the same for all seeds.
     """
     generator = generator_for(config.streams, 0, "watched pairs", config.device)
-    pairs = joined(list(portions(source(config, world), config.train.watched, generator)))
+    pairs, world = draw(of.sample, config.monitor.pairs, generator), of.world
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]
     targets = torch.cat([pairs.factors[name].to(pairs.y) for name in names], 1)
-    plausible = mismatched(world, pairs.factors) <= NEAR**2 if hasattr(world, "oracle") else None
-    return Watch(model, pairs, targets, plausible)
+    plausible = mismatched(world, pairs.factors) <= NEAR**2 if isinstance(world, Branching) else None
+    return Monitor(of.model, of.objective, pairs, config.train.steps, config.monitor.times, targets, plausible)
 
 
-def head(model: JEPA) -> JEPA:
-    """Return what is behind the encoders as a JEPA of its own, on representations; the weights are shared."""
-    expanders = (model.expander_x, model.expander_y)
-    return JEPA(nn.Identity(), nn.Identity(), model.predictor, model.latent, expanders, model.inference)
+def _shared(config: Config) -> bool:
+    """Return whether one encoder serves both. Raises: ValueError for an option that this does not have."""
+    if config.target_encoder.name == "shared" and config.target_encoder.options:
+        raise unknown("target_encoder: option of 'shared'", next(iter(config.target_encoder.options)), ())
+    return config.target_encoder.name == "shared"
 
 
-def portions(sample: Callable, count: int, generator: torch.Generator) -> Iterator[Pairs]:
-    """Return `count` pairs, a few hundred at a time: faster than all at once, whose memory no cache holds."""
-    return (sample(min(CHUNK, count - first), generator) for first in range(0, count, CHUNK))
+def _target_encoder(config: Config, inputs: Any) -> nn.Module:
+    """Return the encoder of targets of its own."""
+    return make("target_encoder", config.target_encoder, ENCODERS | {"shared": ""}, inputs=inputs)
 
 
-def pool(x: Tensor, y: Tensor, a: Tensor | None = None) -> Callable:
-    """Return a source of pairs that are drawn with replacement from given ones, x [N, …], y [N, …], a [N, A]."""
-    a = x.new_zeros(len(x), 0) if a is None else a
-
-    def draw(count: int, generator: torch.Generator) -> Pairs:
-        """Return pairs of the pool."""
-        rows = torch.randint(len(x), (count,), generator=generator, device=x.device)
-        return Pairs(x[rows], a[rows], y[rows], {})
-
-    return draw
-
-
-def _inference(config: Config, encoder_x: nn.Module, encoder_y: nn.Module, width: int) -> nn.Module | None:
-    """Return the network that infers z, of `width` numbers, or None where z is found by minimizing."""
-    if config.inference.name == "minimize":
-        if config.inference.options:
-            raise unknown("inference: option of 'minimize'", next(iter(config.inference.options)), ())
-        return None
-    target = encoder_y.inputs if isinstance(encoder_y, Identity) else encoder_y.outputs
-    return make("inference", config.inference, INFERENCES, context=encoder_x.outputs, target=target, outputs=width)
+def _measuring_latent(config: Config) -> Latent:
+    """Return the latent with the options it has where it is measured."""
+    differing = {name: value for name, value in config.at_measurement.items() if name != "network"}
+    with torch.random.fork_rng(devices=[]):  # what it draws is replaced by what was trained
+        return make("latent", Part(config.latent.name, {**config.latent.options, **differing}), LATENTS)

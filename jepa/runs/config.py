@@ -1,8 +1,11 @@
-"""Configuration: frozen dataclasses, the only place where a default number of a run is written.
+"""Configuration: frozen dataclasses; the defaults of parts, weights and trainings stand beside their kinds.
 
 A variant or a profile is a *diff* against these defaults, a nested mapping that names only what differs. Parts with a
-free choice of kind (world, encoders, predictor, latent, inference, expander) are given by `name` plus the options of
-that kind; `jepa.runs.build` checks them against the kind's own signature. Keys that do not exist raise.
+free choice of kind (world, encoders, predictor, latent, inference, expander, measures) are given by `name` plus the
+options of that kind; `jepa.runs.build` checks them against the kind's own signature. Keys that do not exist raise.
+
+    measure: [collapse, {name: area, epsilon: 0.0025}]       a list says what is measured
+    measure: {area: {grid: 48}}                              a mapping, with which options, of what is already listed
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import yaml
+
+from jepa.evaluate import MEASURES
+from jepa.objectives.pairs import Weights
+from jepa.train import Train
 
 
 @dataclass(frozen=True)
@@ -43,93 +50,66 @@ def later(default: Any, absent: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Weights of the training loss (dimensionless): energy + variance + covariance terms (LeCun 2022, figure 14)."""
+class Monitoring:
+    """How a training is watched for a collapse (`jepa.monitor`)."""
 
-    energy: float = 1.0  # criterion 3: s_y predictable from s_x
-    energy_start: float = 1.0  # share of that weight with which the training begins
-    variance: float = 0.0  # criteria 1 and 2, first half: no component constant
-    covariance: float = 0.0  # criteria 1 and 2, second half: components decorrelated
-    information_x: float = 1.0  # criterion 1: factor of both for s_x
-    information_y: float = 1.0  # criterion 2: factor of both for s_y
-    beta: float = math.inf  # inverse temperature of the free energy, per unit of energy; infinity is the minimum
-    beta_start: float = math.inf  # where the annealing begins; infinity: no annealing
-    anneal: float = 0.5  # share of the steps over which energy weight and temperature go linearly to their final values
+    times: int = 4  # evaluations in the course of the training, after the one before it; 0 for none at all
+    pairs: int = later(1024, absent=1024)  # that are evaluated
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers that no monitor can have."""
+        _at_least("monitor", self, times=0, pairs=4)
 
 
 @dataclass(frozen=True)
-class Train:
-    """The optimizer loop."""
+class Evaluation:
+    """On what a trained model is measured."""
 
-    steps: int = 1000  # optimizer steps; 0 leaves the weights as they are drawn
-    batch: int = 128  # pairs per step
-    rate: float = 3e-3  # peak learning rate of AdamW
-    beta2: float = 0.999  # share of the past in AdamW's mean of squared gradients
-    decay: float = 0.0  # weight decay of AdamW
-    clip: float = 10.0  # largest norm of the gradient
-    pool: int = 16384  # pairs that frozen encoders encode once, to train a predictor on
-    checkpoint: float = 30.0  # seconds between checkpoints
-    watch: int = 4  # looks in the course of the training for signs of a collapse
-    watched: int = later(1024, absent=1024)  # pairs that are looked at
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What is measured on a trained model, and with how many samples."""
-
-    names: tuple[str, ...] = ()  # functions of jepa.evaluate
-    contexts: int = 4  # contexts x whose energy landscape is looked at
-    grid: int = 96  # points per axis of a two-dimensional landscape
-    chains: int = 128  # walkers of a volume estimate
-    moves: int = 12  # moves of each walker per level
-    epsilon: float = 0.01  # the energy is low where F < epsilon x the reference energy E0
-    epsilons: tuple[float, ...] = (1e-2, 1e-3)  # falling thresholds over which a dimension is read
     samples: int = 4096  # training pairs on which probes and decoders learn
     probe: int = 512  # random features of the probes of factors and paths
-    decoder: int = 200  # optimizer steps of a decoder to pixels
-    latent: Mapping[str, Any] = field(default_factory=dict)  # options of the latent that differ from those in training
-    minimize: bool = False  # find z by minimizing, though a network proposed it in training
     pairs: int = later(0, absent=0)  # held-out pairs that are measured, the first ones; 0 for all
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers that no measurement can have."""
+        _at_least("evaluation", self, samples=1, probe=1, pairs=0)
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run: a world, the parts of a JEPA, its loss, its training and what is measured."""
+    """One run: a world, the parts of a JEPA, its objective, its training and what is measured."""
 
     world: Part = Part("plane")
     context: str = "x"  # what the context encoder sees: x, or y for an auto-encoder
-    told: tuple[str, ...] = ()  # factors that the predictor is told, as its action: what no latent then has to find
-    encoder_x: Part = Part("identity")
-    encoder_y: Part = Part("identity")  # "shared" is the context encoder itself
+    condition_on: tuple[str, ...] = ()  # factors that are the predictor's action: what no latent then has to find
+    encoder: Part = Part("identity")
+    target_encoder: Part = Part("identity")  # "shared" is the context encoder itself
     predictor: Part = Part("mlp")
     latent: Part = Part("none")
-    inference: Part = Part("minimize")  # of z: by minimizing the energy, or amortized, by a network
+    inference: Part = Part("minimize")  # of z: by minimizing the energy, or by a network
+    at_measurement: Mapping[str, Any] = field(default_factory=dict)  # options of the latent that differ when the model
+    # is measured; `network: false` has z found by minimizing then, though a network proposed it in training
     expander: Part = Part("identity")
-    loss: Loss = Loss()
+    loss: Weights = Weights()
     train: Train = Train()
-    measure: Measure = Measure()
+    pool: int = 16384  # pairs that frozen encoders encode once, to train on
+    monitor: Monitoring = Monitoring()
+    measure: tuple[Part, ...] = ()  # functions of `jepa.evaluate`, with their options
+    evaluation: Evaluation = Evaluation()
     device: str = "cpu"
-    streams: str = later(
-        "purpose", absent="seed"
-    )  # of random numbers: of (seed, purpose), or "seed": all the seed's own
+    # of random numbers: "purpose": of (seed, purpose), or "seed": all the seed's own
+    streams: str = later("purpose", absent="seed")
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
-        positive = {"train": ("rate", "clip", "pool"), "loss": ("energy_start", "beta", "beta_start", "anneal")}
-        positive |= {"measure": ("contexts", "grid", "chains", "moves", "epsilon", "samples", "probe", "decoder")}
-        for section, name in ((section, name) for section, names in positive.items() for name in names):
-            if not (value := getattr(getattr(self, section), name)) > 0:
-                raise ValueError(f"{section}.{name}: expected a number above 0, found {value!r}")
-        least = {"loss": dict.fromkeys(("variance", "covariance", "information_x", "information_y"), 0)}
-        least |= {"train": {"steps": 0, "batch": 2, "watch": 0, "watched": 4}, "measure": {"pairs": 0}}
-        for section, name in ((section, name) for section, names in least.items() for name in names):
-            if not (value := getattr(getattr(self, section), name)) >= least[section][name]:
-                raise ValueError(f"{section}.{name}: expected at least {least[section][name]}, found {value!r}")
-        if not 0 <= self.train.beta2 < 1:
-            raise ValueError(f"train.beta2: expected a share from 0 to below 1, found {self.train.beta2!r}")
+        _at_least("", self, pool=1)
+        _at_least("train", self.train, batch=2)
         for name, known in (("context", ("x", "y")), ("streams", ("purpose", "seed"))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}: expected {' or '.join(map(repr, known))}, found {value!r}")
+
+    def option(self, measure: str, name: str, default: Any = None) -> Any:
+        """Return an option of a measure, the default where the configuration does not name it."""
+        return next((part.options.get(name, default) for part in self.measure if part.name == measure), default)
 
 
 def configure(*diffs: Mapping[str, Any], base: Config | None = None) -> Config:
@@ -188,7 +168,9 @@ def to_dict(config: Any, deciding: bool = False) -> dict[str, Any]:
             continue
         if dataclasses.is_dataclass(value):
             value = value.flat() if isinstance(value, Part) else to_dict(value, deciding)
-        tree[item.name] = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            value = [part.flat() if isinstance(part, Part) else part for part in value]
+        tree[item.name] = value
     return tree
 
 
@@ -209,6 +191,8 @@ def _replace(config: Any, diff: Mapping[str, Any], prefix: str) -> Any:
         old = getattr(config, key)
         if isinstance(old, Part):
             changes[key] = _part(old, value, prefix + key)
+        elif key == "measure":
+            changes[key] = _measures(old, value)
         elif dataclasses.is_dataclass(old):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{prefix}{key}: expected a mapping of settings, found {value!r}")
@@ -225,8 +209,32 @@ def _part(old: Part, value: Any, name: str) -> Part:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: expected a name or a mapping with options, found {value!r}")
     kind = value.get("name", old.name)
+    if not kind:
+        raise ValueError(f"{name}: expected a mapping with 'name', found {dict(value)}")
     kept = dict(old.options) if kind == old.name else {}
     return Part(kind, kept | {key: item for key, item in value.items() if key != "name"})
+
+
+def _measures(old: tuple[Part, ...], value: Any) -> tuple[Part, ...]:
+    """Return what is measured: a list of names or of mappings with options; a mapping of options changes the old."""
+    if isinstance(value, list | tuple):
+        return tuple(_part(Part(""), item, "measure") for item in value)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"measure: expected a list of measures, or options by measure, found {value!r}")
+    for name, options in value.items():
+        if name not in MEASURES:
+            raise unknown("measure", name, MEASURES)
+        if not isinstance(options, Mapping):
+            raise ValueError(f"measure.{name}: expected a mapping of options, found {options!r}")
+    return tuple(Part(part.name, {**part.options, **value.get(part.name, {})}) for part in old)
+
+
+def _at_least(section: str, settings: Any, **least: int) -> None:
+    """Raises: ValueError for a setting below its least value."""
+    for name, number in least.items():
+        if not (value := getattr(settings, name)) >= number:
+            full = f"{section}.{name}" if section else name
+            raise ValueError(f"{full}: expected at least {number}, found {value!r}")
 
 
 def checked(old: Any, value: Any, hint: Any, name: str) -> Any:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from jepa.runs.run import Run, execute
 from jepa.runs.tasks import Task
 
 
-def resumed(task: Task, store: Path, cut: float) -> Run:
-    """Return the run as `jepa.runs.run.execute` does, its training cut on the way and resumed.
+def resumed(act: Callable[..., Any], task: Task, store: Path, cut: float) -> Any:
+    """Return what `run` or `train_run` returns, the training cut on the way and resumed.
 
-    Args: cut: share of the steps after which it is cut.
-    Raises: as `execute`.
+    Args: act: which of the two; cut: fraction of the steps after which the training is cut.
+    Raises: as `act`.
     """
     last = max(1, round(cut * task.config.train.steps))
 
@@ -22,9 +23,9 @@ def resumed(task: Task, store: Path, cut: float) -> Run:
             raise Cut
 
     try:
-        return execute(task, store, end)
+        return act(task, store, end)
     except Cut:
-        return execute(task, store)
+        return act(task, store)
 
 
 class Cut(Exception):

@@ -1,4 +1,4 @@
-"""Runs: a configuration and a seed, trained, measured and kept.
+"""Runs: a configuration and a seed; key, parts, training, measurements, record.
 
 A run lies in a folder named by the fingerprint of all that decides its training: configuration, seed and what the code
 does (`jepa.runs.behavior`). The record of what was measured on it is named by the fingerprint of all that decides the
@@ -16,130 +16,118 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
-from jepa import evaluate
 from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import restore, save
 from jepa.data import HeldOut, load, verify
+from jepa.encoded import Encoded, alternatives, encoded, packed, unpacked
+from jepa.evaluate.subject import Row, measured, reference_of
 from jepa.model import JEPA
-from jepa.monitor import CollapseWarning
+from jepa.monitor import CollapseWarning, drawn
 from jepa.runs import build, progress
 from jepa.runs.behavior import fingerprint
-from jepa.runs.config import Config, Loss, Train, to_dict
-from jepa.runs.encoded import Encoded, encoded, packed, unpacked
+from jepa.runs.build import Parts
+from jepa.runs.config import to_dict
 from jepa.runs.tasks import Task, measuring_key, training_key
+from jepa.sampling import pool
 from jepa.streams import generator_for
 from jepa.train import Curve, fit
 
 TRAINED = "trained"  # file in the folder of a run that is trained to its end
+CHECKPOINT = "checkpoint.pt"
 
 
 class Run(NamedTuple):
     """A finished run."""
 
     task: Task
-    rows: list[evaluate.Row]
+    rows: list[Row]
     curve: dict[str, list[float]]  # step and loss terms
     folder: Path
-    looks: dict[str, list[float]]  # step and signs of a collapse
-    warnings: list[str]  # what the training said of itself
+    diagnostics: dict[str, list[float]]  # step and diagnostics of a collapse
+    warnings: list[str]  # during training
 
 
 Stop = Callable[[int], None]  # told of finished steps; what it raises ends the training, which goes on from there
 
 
-def execute(task: Task, store: Path, stop: Stop | None = None) -> Run:
+def run(task: Task, store: Path, stop: Stop | None = None) -> Run:
     """Return the run, from the store if it is there, else trained, measured and stored.
 
     Raises: ValueError as training, measuring or the data do, with the run's name and seed in front.
     """
     with _named(task):
-        folder = _folder(task, store)
-        record = folder / f"measured-{measuring_key(task)}.json"
+        record = _record(task, store)
         if not record.is_file():
-            _measure(task, record, store, stop)
+            _train_and_measure(task, store, record, stop)
         result = _read(record)
-    rows = [evaluate.Row(*row) for row in result["rows"]]
-    return Run(task, rows, result["curve"], folder, result["looks"], result["warnings"])
+    rows, folder = [Row(*row) for row in result["rows"]], _folder(task, store)
+    return Run(task, rows, result["curve"], folder, result["diagnostics"], result["warnings"])
 
 
 def stored(task: Task, store: Path) -> Run | None:
-    """Return the run if its record is in the store, else None. Raises: as `execute`."""
+    """Return the run if its record is in the store, else None. Raises: as `run`."""
     with _named(task):
-        recorded = (_folder(task, store) / f"measured-{measuring_key(task)}.json").is_file()
-    return execute(task, store) if recorded else None
+        recorded = _record(task, store).is_file()
+    return run(task, store) if recorded else None
 
 
-def learn(task: Task, store: Path) -> Path:
-    """Train a task if it is not yet trained, which is all that runs built on it ask; return where it is kept.
+def train_run(task: Task, store: Path, stop: Stop | None = None) -> Path:
+    """Train a task if it is not yet trained, which is all that its children ask; return where it is kept.
 
-    Raises: as `execute`.
+    Raises: as `run`.
     """
     if not is_trained(task, store):
         with _named(task):
-            _train(task, store)
+            _train_and_measure(task, store, None, stop)
     return _folder(task, store)
 
 
 def is_trained(task: Task, store: Path) -> bool:
     """Return whether the store has the weights of a run that is trained to its end."""
-    return all((_folder(task, store) / name).is_file() for name in (TRAINED, "checkpoint.pt"))
+    return all((_folder(task, store) / name).is_file() for name in (TRAINED, CHECKPOINT))
 
 
-def trained(run: Run) -> JEPA:
+def load_model(run: Run) -> JEPA:
     """Return the run's model on the CPU, ready to infer as it was measured. Raises: ValueError for a bad checkpoint."""
-    return _inferring(run.task, run.folder)
+    return build.as_measured(run.task.config, load_parts(run.task, run.folder).model).eval()
 
 
-def _inferring(task: Task, folder: Path) -> JEPA:
-    """Return a task's trained model as `trained` does."""
-    return evaluate.inferring(task.config, _restored(task, folder)).eval()
+def load_parts(task: Task, folder: Path) -> Parts:
+    """Return a task's parts with all that was trained, on the CPU. Raises: ValueError for a bad checkpoint."""
+    path, of = folder / CHECKPOINT, build.parts(task.config, task.seed)
+    state = load_checkpoint(path)
+    restore(of.model, state, path)
+    restore(of.objective, state, path, "objective")
+    return of
 
 
-def _restored(task: Task, folder: Path) -> JEPA:
-    """Return a task's model on the CPU with all that was trained. Raises: ValueError for a bad checkpoint."""
-    path = folder / "checkpoint.pt"
-    model = build.model(evaluate.on_cpu(task.config), task.seed)
-    restore(model, load_checkpoint(path), path)
-    return model
+def _train_and_measure(task: Task, store: Path, record: Path | None, stop: Stop | None) -> None:
+    """Build everything once, train from the last checkpoint, and say so; measure and write the record, if one is asked.
 
-
-def _train(task: Task, store: Path, stop: Stop | None = None) -> tuple[JEPA, HeldOut, Encoded | None, Curve]:
-    """Train from the last checkpoint, and say so when it is done; return the model and what it is measured on."""
-    config, path, pairs = task.config, _folder(task, store) / "checkpoint.pt", None
-    evaluate.check(config)
-    held_out, model = load(task.held_out, config.world, config.measure.pairs), build.model(config, task.seed)
-    generator = generator_for(config.streams, task.seed, "batches", config.device)
-    parent = None if task.parent is None else learn(task.parent, store)
-    with warnings.catch_warnings():  # what it warns of is kept with the run
-        warnings.simplefilter("ignore", CollapseWarning)
-        if task.frozen is None:
-            start = None if parent is None else _restored(task.start, parent)
-            curve = _fit(model, config, generator, path, start, stop)
-        else:
-            pairs = _encoded(task, parent, held_out)
-            if config.streams == "seed":  # the batches are drawn on from where the pool's pairs end
-                generator.set_state(pairs.state)
-            frozen, settings = _inferring(task.frozen, parent), (config.train, config.loss)
-            curve = _fit_head(model, frozen, pairs, settings, generator, path, stop)
-    path.with_name(TRAINED).touch()
-    return model, held_out, pairs, curve
-
-
-def _measure(task: Task, record: Path, store: Path, stop: Stop | None) -> None:
-    """Train what is left to train, measure, and write the record, last of all and whole."""
-    model, held_out, pairs, curve = _train(task, store, stop)
-    rows = evaluate.measure(task.config, model.to("cpu"), held_out, task.seed, pairs)
+    The record is written last of all and whole.
+    """
+    config, folder = task.config, _folder(task, store)
+    measures = build.measures(config)  # what does not exist stops here, before anything is trained
+    held_out = load(task.held_out, {"world": config.world.flat()}, config.evaluation.pairs)
+    of = build.parts(config, task.seed, encoded="encoder" in task.parents)
+    reference = reference_of(of.model, held_out)
+    parents = {role: train_run(parent, store) for role, parent in task.parents.items()}
+    encoded = _encoded(task, parents["encoder"], held_out) if "encoder" in parents else None
+    curve, found = _fit(task, of, parents, encoded, folder / CHECKPOINT, stop)
+    (folder / TRAINED).touch()
+    if record is None:
+        return
+    of.model.to("cpu")
+    rows = measured(build.subject(config, task.seed, of, held_out, reference, encoded), measures)
     result = {
         "name": task.name,
         "seed": task.seed,
-        "config": to_dict(task.config),
+        "config": to_dict(config),
         "rows": [list(row) for row in rows],
         "curve": {"step": curve.steps, **curve.terms},
-        "looks": {"step": curve.looks, **curve.signs},
-        "warnings": curve.warnings,
+        **found,
         "source": task.code.source,
     }
     temporary = record.with_name(f".{record.name}.{os.getpid()}")
@@ -148,62 +136,77 @@ def _measure(task: Task, record: Path, store: Path, stop: Stop | None) -> None:
 
 
 def _fit(
-    model: JEPA,
-    config: Config,
-    generator: torch.Generator,
-    path: Path,
-    start: JEPA | None,
-    stop: Stop | None,
-) -> Curve:
-    """Train a model from its own weights, or from those of `start`; it is watched in units of its untrained self."""
-    world = build.world(config)
-    watch = build.watch(config, world, model) if config.train.watch else None
-    if start is not None:
-        _take(model, start)
-    settings, told = (config.train, config.loss), _told(config.train, stop)
-    return fit(model, build.source(config, world), settings, generator, path, told, watch)
+    task: Task, of: Parts, parents: dict[str, Path], encoded: Encoded | None, path: Path, stop: Stop | None
+) -> tuple[Curve, dict[str, Any]]:
+    """Train the parts in place; return the curve, and what the monitor found.
+
+    Frozen encoders are another source, of what they make of a pool of pairs, and a shorter list of parts to train.
+    """
+    config, sample, parts = task.config, of.sample, None
+    generator = generator_for(config.streams, task.seed, "batches", config.device)
+    of.model.to(config.device)
+    of.objective.to(config.device)
+    if encoded is not None:
+        _copy_encoders(of.model, load_parts(task.parents["encoder"], parents["encoder"]).model)
+        sample = pool(*(part.to(config.device) for part in (encoded.pool.x, encoded.pool.y, encoded.pool.a)))
+        parts = [of.model.predictor, of.model.latent, of.objective]
+        if config.streams == "seed":  # the batches are drawn on from where the pool's pairs end
+            generator.set_state(encoded.state)
+    monitor = _monitor(task, of, sample)
+    if "start" in parents:
+        start = load_parts(task.parents["start"], parents["start"])
+        copy_weights(of.model, start.model, "start")
+        copy_weights(of.objective, start.objective, "start")
+    told = _told(config.train.steps, stop)
+    callbacks = [told] if monitor is None else [monitor, told]
+    with warnings.catch_warnings():  # what it warns of is kept with the run
+        warnings.simplefilter("ignore", CollapseWarning)
+        settings = {"parts": parts, "checkpoint": path, "callbacks": callbacks}
+        curve = fit(of.model, of.objective, sample, generator, config.train, **settings)
+    if monitor is None:
+        return curve, {"diagnostics": {"step": []}, "warnings": []}
+    return curve, {"diagnostics": {"step": monitor.steps, **monitor.diagnostics}, "warnings": monitor.warnings}
 
 
-def _fit_head(
-    model: JEPA,
-    frozen: JEPA,
-    pairs: Encoded,
-    settings: tuple[Train, Loss],
-    generator: torch.Generator,
-    path: Path,
-    stop: Stop | None,
-) -> Curve:
-    """Train all but the encoders, which become those of `frozen`, on the pairs that these have encoded."""
-    for name in ("encoder_x", "encoder_y"):
-        _take(getattr(model, name), getattr(frozen, name), name)
-    pool = build.pool(*(part.to(generator.device) for part in (pairs.pool.x, pairs.pool.y, pairs.pool.a)))
-    told = _told(settings[0], stop)
-    curve = fit(build.head(model), pool, settings, generator, path.with_name("head.pt"), told)
-    save(path, {"model": model.state_dict()})
-    return curve
+def _monitor(task: Task, of: Parts, sample: build.Sample) -> Any:
+    """Return the monitor of an untrained model, if one is asked for; behind frozen encoders it sees their pool."""
+    config = task.config
+    if not config.monitor.times:
+        return None
+    if of.objective.encoded:
+        return drawn(of.model, of.objective, sample, config.train.steps, config.monitor.times)
+    return build.monitor(config, of)
 
 
-def _told(train: Train, stop: Stop | None) -> Stop:
-    """Return what tells of finished steps whoever watches, then the caller."""
+def _told(steps: int, stop: Stop | None) -> Callable[[int, nn.Module], None]:
+    """Return the callback that tells of finished steps whoever watches, now and then, and whoever may stop it."""
+    every = max(1, steps // 100)
 
-    def told(step: int) -> None:
+    def told(step: int, model: nn.Module) -> None:
         """Tell of a step."""
-        progress.trained(step / train.steps)
-        if stop is not None:
-            stop(step)
+        if step and (step % every == 0 or step == steps):
+            progress.trained(step / steps)
+            if stop is not None:
+                stop(step)
 
     return told
 
 
 def _encoded(task: Task, parent: Path, held_out: HeldOut) -> Encoded:
     """Return what frozen encoders make of the pairs that all runs built on them learn from and are measured on."""
-    config = task.config
-    counts = [config.train.pool, config.measure.samples]
-    drawn = [config.world.flat(), config.context, config.told, config.device, config.streams, task.seed]
-    deciding = [*drawn, *counts, config.measure.pairs, task.code.encoding]
+    config, seed, older = task.config, task.seed, task.parents["encoder"]
+    counts = (config.pool, config.evaluation.samples)
+    drawn_from = [config.world.flat(), config.context, config.condition_on, config.device, config.streams, seed]
+    deciding = [*drawn_from, *counts, config.evaluation.pairs, task.code.encoding]
     path = parent / f"encoded-{fingerprint(deciding, verify(task.held_out)['files'])}.pt"
     if not path.is_file():
-        made = encoded(config, _inferring(task.frozen, parent), held_out, task.seed)
+        model = build.as_measured(older.config, load_parts(older, parent).model).eval()
+        world = build.world(config)
+        pool_generator = generator_for(config.streams, seed, "pool", config.device)
+        generators = pool_generator, generator_for(config.streams, seed, "probe pairs")
+        made = encoded(
+            model, build.source(config, world), counts, generators, held_out, alternatives(model, world, held_out)
+        )
         save(path, {"model": {}, **packed(made)})
     return _unpacked(path)
 
@@ -224,10 +227,16 @@ def _named(task: Task) -> Iterator[None]:
         raise kind(f"{task.name}, seed {task.seed}: {error}") from error
 
 
-def _take(model: nn.Module, other: nn.Module, name: str = "start") -> None:
+def _copy_encoders(model: JEPA, other: JEPA) -> None:
+    """Give a model the encoders of another one, to be kept as they are."""
+    for name in ("encoder", "target_encoder"):
+        copy_weights(getattr(model, name), getattr(other, name), name)
+
+
+def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
     """Give a module the weights of another one. Raises: ValueError if names or shapes do not fit."""
     try:
-        model.load_state_dict(other.state_dict())
+        module.load_state_dict(other.state_dict())
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         what = "expected the shape of the variant it is built on, found another"
@@ -240,6 +249,11 @@ def _read(record: Path) -> dict[str, Any]:
         return json.loads(record.read_text())
     except ValueError as error:
         raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
+
+
+def _record(task: Task, store: Path) -> Path:
+    """Return where what was measured on a run is kept."""
+    return _folder(task, store) / f"measured-{measuring_key(task)}.json"
 
 
 def _folder(task: Task, store: Path) -> Path:

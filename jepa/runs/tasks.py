@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from jepa.data import verify
 from jepa.runs.behavior import Behavior, Code, fingerprint, source
 from jepa.runs.config import Config, configure, to_dict
 from jepa.runs.variants import Variant
+
+MEASURED = ("measure", "evaluation", "at_measurement")  # settings that decide what is measured, and no training
 
 
 class Task(NamedTuple):
@@ -26,13 +29,9 @@ class Task(NamedTuple):
     seed: int
     held_out: Path  # folder of the held-out set
     code: Code
-    frozen: Task | None = None  # the run whose trained encoders this one keeps as they are
-    start: Task | None = None  # the run whose trained weights this one begins with
-
-    @property
-    def parent(self) -> Task | None:
-        """The run that has to be done before this one."""
-        return self.frozen or self.start
+    # role -> the run that has to be trained before this one: "encoder", whose encoders it keeps as they are; "start",
+    # with whose weights it begins
+    parents: Mapping[str, Task] = MappingProxyType({})
 
 
 def tasks(
@@ -52,10 +51,9 @@ def tasks(
     known = behaviors if torch.get_default_dtype() == torch.float32 else ()  # short runs stand for those of full length
 
     def task(variant: Variant, seed: int) -> Task:
-        """Return the task of a variant, with that of the run it is built on."""
-        links = {"frozen": variant.frozen, "start": variant.start}
-        older = {link: task(variants[name], seed) for link, name in links.items() if name}
-        made = Task(variant.name, variant.config, seed, data(variant.data), Code(*[text] * 4), **older)
+        """Return the task of a variant, with those of its parents."""
+        parents = {role: task(variants[name], seed) for role, name in variant.parents.items()}
+        made = Task(variant.name, variant.config, seed, data(variant.data), Code(*[text] * 4), parents)
         return made._replace(code=_code(made, known))
 
     seeds = list(seeds)
@@ -69,35 +67,34 @@ def addresses(task: Task, settings: Mapping[str, Any]) -> tuple[str, str]:
     """
     untrained = {"train.steps": 0} if task.config.train.steps == 0 else {}
     short = to_dict(configure(settings, untrained, base=task.config), deciding=True)
-    measure, parent = short.pop("measure"), task.parent
-    older = [] if parent is None else [task.frozen is None, addresses(parent, settings)[0]]
-    training = fingerprint(short, *older)
-    return training, fingerprint(training, measure)
+    measured = {name: short.pop(name) for name in MEASURED}
+    training = fingerprint(short, {role: addresses(parent, settings)[0] for role, parent in task.parents.items()})
+    return training, fingerprint(training, measured)
 
 
-def identity(task: Task) -> str:
+def task_key(task: Task) -> str:
     """Return the fingerprint of all that a task asks for."""
-    older = [identity(task.parent)] if task.parent else []
-    return fingerprint(task.name, to_dict(task.config), task.seed, str(task.held_out), task.frozen is None, *older)
+    older = {role: task_key(parent) for role, parent in task.parents.items()}
+    return fingerprint(task.name, to_dict(task.config), task.seed, str(task.held_out), older)
 
 
 def training_key(task: Task) -> str:
     """Return the fingerprint of all that decides the weights."""
-    older = [] if task.parent is None else [task.frozen is None, training_key(task.parent)]
+    older = {role: training_key(parent) for role, parent in task.parents.items()}
     dtype = torch.get_default_dtype()
     precision = [] if dtype == torch.float32 else [str(dtype)]
-    return fingerprint(settings_of(task), task.seed, task.code.training, torch.__version__, *older, *precision)
+    return fingerprint(settings_of(task), task.seed, task.code.training, torch.__version__, older, *precision)
 
 
 def measuring_key(task: Task) -> str:
     """Return the fingerprint of all that decides the measurements on given weights."""
-    measure = to_dict(task.config, deciding=True)["measure"]
-    return fingerprint(measure, verify(task.held_out)["files"], task.code.measuring)
+    settings = to_dict(task.config, deciding=True)
+    return fingerprint({name: settings[name] for name in MEASURED}, verify(task.held_out)["files"], task.code.measuring)
 
 
 def settings_of(task: Task) -> dict[str, Any]:
     """Return the settings that decide a training."""
-    return {key: value for key, value in to_dict(task.config, deciding=True).items() if key != "measure"}
+    return {key: value for key, value in to_dict(task.config, deciding=True).items() if key not in MEASURED}
 
 
 def _code(task: Task, behaviors: Sequence[Behavior]) -> Code:

@@ -6,24 +6,25 @@ data: {fork: fork/two, …}        or several: a variant for each, named fork_<v
 only: {fork: {…}}                optional: settings for one of the several
 levels: {4: {latent.size: 4}}    optional: a variant for each level, named <variant>_<level>
 base: <variant>                  optional: the variant that this one is, but for its own settings
-frozen: <variant>                optional: its settings are taken over, and its trained encoders are kept as they are;
+parents: {encoder: <variant>}    optional: its settings are taken over, and its trained encoders are kept as they are;
                                  they may have been trained on another world whose pictures have the same shape
-start: <variant>                 optional: its settings are taken over, and training begins with its trained weights
+parents: {start: <variant>}      optional: its settings are taken over, and training begins with its trained weights
 config: {…}                      settings of `jepa.runs.config.Config`
 
-Of base, frozen and start a variant names one at most. What a variant is built on may itself be built on another one.
+Of base and parents a variant names one at most. What a variant is built on may itself be built on another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jepa.runs.config import Config, configure, read_diff, unknown
 
-LINKS = ("base", "frozen", "start")  # to another variant
-KEYS = {"claim", "data", "only", "levels", "config", *LINKS}
+ROLES = ("encoder", "start")  # of a parent
+KEYS = {"claim", "data", "only", "levels", "config", "base", "parents"}
 
 
 class Variant(NamedTuple):
@@ -33,8 +34,7 @@ class Variant(NamedTuple):
     claim: str
     data: str  # folder under data/
     config: Config
-    frozen: str = ""  # the variant whose encoders it keeps
-    start: str = ""  # the variant whose weights it begins with
+    parents: Mapping[str, str] = MappingProxyType({})  # role -> the variant that has it
 
 
 def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
@@ -50,7 +50,7 @@ def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
         texts |= _texts(file, sets)
     found: dict[str, Variant] = {}
     for stem, text in texts.items():
-        inherited, links = _inherited(stem, texts)
+        inherited, parents = _inherited(stem, texts)
         base = {"world": sets[text["data"]]["world"]}
         for level, diff in text.get("levels", {"": {}}).items():
             name = f"{stem}_{level}" if level != "" else stem
@@ -60,31 +60,42 @@ def read(folder: Path, *diffs: Mapping[str, Any]) -> dict[str, Variant]:
                 config = configure(*diffs, *untrained, base=own)
             except ValueError as error:
                 raise ValueError(f"{text['file']}: {error}") from error
-            found[name] = Variant(name, text["claim"], text["data"], config, **links)
+            found[name] = Variant(name, text["claim"], text["data"], config, parents)
     return found
 
 
 def _inherited(
     stem: str, texts: Mapping[str, Mapping[str, Any]], below: tuple[str, ...] = ()
 ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
-    """Return the settings that a variant takes over, oldest first, and which other one's weights it needs.
+    """Return the settings that a variant takes over, oldest first, and its parents, whose weights it needs, by role.
 
     Raises: ValueError for a variant it cannot take them from.
     """
     text, below = texts[stem], (*below, stem)
-    links = [key for key in LINKS if key in text]
+    links = _links(text)
     if not links:
         return [], {}
-    if len(links) > 1:
-        raise ValueError(f"{text['file']}: {', '.join(links)}: expected one of them, found {len(links)}")
-    (key,), parent = links, text[links[0]]
-    parent = next((name for name in (f"{text['prefix']}_{parent}",) if name in texts), parent)
-    known = [name for name, other in texts.items() if "levels" not in other and name not in below]
-    if parent not in known:
-        raise unknown(f"{text['file']}: {key}", parent, known)
-    settings, older = _inherited(parent, texts, below)
-    found = older if key == "base" else {key: parent}
-    return [*settings, *texts[parent]["diffs"]], found
+    known, named = [name for name, other in texts.items() if "levels" not in other and name not in below], {}
+    for key, parent in links.items():
+        named[key] = next((name for name in (f"{text['prefix']}_{parent}",) if name in texts), parent)
+        if named[key] not in known:
+            raise unknown(f"{text['file']}: {key}", named[key], known)
+    first = next(iter(named.values()))
+    settings, older = _inherited(first, texts, below)
+    return [*settings, *texts[first]["diffs"]], older if "base" in named else named
+
+
+def _links(text: Mapping[str, Any]) -> dict[str, str]:
+    """Return the other variants that a variant names, by "base" or by role. Raises: ValueError for other roles."""
+    if "base" in text and "parents" in text:
+        raise ValueError(f"{text['file']}: base, parents: expected one of them, found 2")
+    parents = text.get("parents", {})
+    if not isinstance(parents, Mapping) or len(parents) > 1:
+        raise ValueError(f"{text['file']}: parents: expected a role with its variant, found {parents!r}")
+    for role in parents:
+        if role not in ROLES:
+            raise unknown(f"{text['file']}: parents", role, ROLES)
+    return {"base": text["base"]} if "base" in text else dict(parents)
 
 
 def _texts(file: Path, sets: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

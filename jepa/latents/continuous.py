@@ -10,11 +10,11 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa.latents.interface import LatentVariable
+from jepa.latents.base import Latent
 from jepa.minimize import Cost, Minimum, multistart
 
 
-class Quadratic(LatentVariable):
+class Quadratic(Latent):
     """What latents z ∈ R^d with R(z) = α ‖z‖² have in common: their density, and where a descent begins."""
 
     def __init__(self, size: int, alpha: float, starts: int, restarts: int, steps: int, rate: float) -> None:
@@ -30,9 +30,9 @@ class Quadratic(LatentVariable):
             raise ValueError(f"alpha: expected a number of at least 0, found {alpha}")
         if not 1 <= restarts <= starts:
             raise ValueError(f"restarts: expected 1 to starts = {starts}, found {restarts}")
-        self.width, self.alpha, self.codes = size, alpha, None
+        self.width, self.alpha = size, alpha
         self.restarts, self.steps, self.rate = restarts, steps, rate
-        self.register_buffer("points", spread(starts, size), persistent=False)
+        self.register_buffer("points", sobol_normal(starts, size), persistent=False)
 
     @property
     def bits(self) -> float:
@@ -53,16 +53,17 @@ class Quadratic(LatentVariable):
         """Return α ‖z‖² [...]."""
         return self.alpha * z.square().sum(-1)
 
-    def infer(self, cost: Cost) -> Minimum:
+    def minimize(self, D: Cost) -> Minimum:
         """Return the end of gradient descent from the best of the fixed starts."""
-        return multistart(cost, self.points, self.restarts, self.steps, self.rate)
+        return multistart(self.energy(D), self.points, self.restarts, self.steps, self.rate)
 
 
 class LowDimensional(Quadratic):
-    """z ∈ R^d with R(z) = α ‖z‖², heard as W_n … W_1 z: its dimension is what limits it, α only keeps it bounded.
+    """z ∈ R^d with R(z) = α ‖z‖², of which a predictor is given W_n … W_1 z: what limits it is d, α only bounds it.
 
-    Without layers it is heard as it is. A chain of layers can express no more than one matrix, but gradient descent on
-    it prefers products of low rank, so that no more dimensions are heard than are needed (Jing et al. 2020).
+    Without layers the predictor is given z itself. A chain of linear layers can express no more than one matrix, but
+    gradient descent on it prefers products of low rank, so that no more dimensions arrive than are needed (Jing et al.
+    2020).
     """
 
     def __init__(
@@ -79,16 +80,16 @@ class LowDimensional(Quadratic):
         super().__init__(size, alpha, starts, restarts, steps, rate)
         if layers < 0:
             raise ValueError(f"layers: expected at least 0, found {layers}")
-        self.chain = nn.Sequential(*(nn.Linear(size, size, bias=False) for _ in range(layers)))
-        for layer in self.chain:
+        self.deep_linear = nn.Sequential(*(nn.Linear(size, size, bias=False) for _ in range(layers)))
+        for layer in self.deep_linear:
             nn.init.normal_(layer.weight, std=1 / math.sqrt(size))  # the scale of z survives
 
-    def heard(self, z: Tensor) -> Tensor:
+    def predictor_input(self, z: Tensor) -> Tensor:
         """Return W_n … W_1 z [..., 1, d]."""
-        return self.chain(z).unsqueeze(-2)
+        return self.deep_linear(z).unsqueeze(-2)
 
 
-def spread(count: int, size: int) -> Tensor:
-    """Return `count` fixed points [count, size] spread like a standard normal: Sobol's, through its quantiles."""
+def sobol_normal(count: int, size: int) -> Tensor:
+    """Return `count` fixed points [count, size] distributed like a standard normal: Sobol's, through its quantiles."""
     uniform = torch.quasirandom.SobolEngine(size, scramble=True, seed=0).draw(count)
     return torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))

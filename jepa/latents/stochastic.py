@@ -1,8 +1,8 @@
-"""Fuzzy latents: a predictor hears z through noise, so that little of it arrives (LeCun 2022, section 4.5).
+"""Stochastic latents: a predictor is given z through noise, so that little of it arrives (LeCun 2022, section 4.5).
 
-The energy is the mean over what is heard, E(x, y, z) = E_z' D(s_y, Pred(s_x, z')) + R(z). In training z' is drawn anew
-at every call, from a generator of the latent's own whose state is part of its state; else from fixed draws, the same
-for all candidates, so that energies can be compared and minimized.
+The energy is the mean over what it is given, E(x, y, z) = E_z' D(s_y, Pred(s_x, z')) + R(z). In training z' is drawn
+anew at every call, from a generator of the latent's own whose state is part of its state; else from fixed draws, the
+same for all candidates, so that energies can be compared and minimized.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa.latents.interface import LatentVariable
-from jepa.latents.low_dimensional import Quadratic, spread
+from jepa.latents.base import Latent
+from jepa.latents.continuous import Quadratic, sobol_normal
 from jepa.minimize import Cost, Minimum, multistart
 
 
@@ -25,7 +25,7 @@ class Draws(nn.Module):
         super().__init__()
         if count < 1:
             raise ValueError(f"draws: expected at least 1, found {count}")
-        self.register_buffer("fixed", spread(count, size), persistent=False)
+        self.register_buffer("fixed", sobol_normal(count, size), persistent=False)
         self.generator = Generator()  # on the CPU, wherever the numbers go
         self.generator.manual_seed(int(torch.randint(2**31, (), device="cpu")))  # by the generator of the weights
 
@@ -61,7 +61,8 @@ class Noisy(Quadratic):
     ) -> None:
         """Args: sigma: σ, in units of z; draws: J, for measuring; the others as for `Quadratic`.
 
-        Raises: ValueError as there, for alpha = 0 beside noise, which z may outshout then, sigma < 0, or draws < 1.
+        Raises: ValueError as there, for alpha = 0 beside noise, which a large z would make negligible, sigma < 0, or
+        draws < 1.
         """
         super().__init__(size, alpha, starts, restarts, steps, rate)
         if not sigma >= 0:
@@ -76,20 +77,20 @@ class Noisy(Quadratic):
         power = 1 / (2 * self.alpha) if self.alpha else math.inf
         return self.width / 2 * math.log2(1 + power / self.sigma**2) if self.sigma else math.inf
 
-    def spent(self, z: Tensor) -> float:
+    def rate(self, z: Tensor) -> float:
         """Return ½ log₂ det(1 + Cov z / σ²), the channel's capacity for the covariance of z [N, d]."""
         if not self.sigma:
             return math.inf
         ratio = torch.cov(z.double().T).view(self.width, self.width) / self.sigma**2
         return float(torch.logdet(ratio + torch.eye(self.width).to(ratio))) / math.log(4)
 
-    def heard(self, z: Tensor) -> Tensor:
+    def predictor_input(self, z: Tensor) -> Tensor:
         """Return z + σ ε [..., J, d]."""
         return z.unsqueeze(-2) + self.sigma * self.draws(z.shape)
 
 
 class Dropped(Quadratic):
-    """z' = z, but in training with probability p a sample of exp(−R), R(z) = α ‖z‖²: now and then z is not heard.
+    """z' = z, but in training with probability p a sample of exp(−R), R(z) = α ‖z‖²: now and then z does not arrive.
 
     A variant used in control (Henaff et al. 2019). As with other dropout, nothing is dropped outside of training.
     """
@@ -115,7 +116,7 @@ class Dropped(Quadratic):
             raise ValueError(f"probability: expected a number from 0 to 1, found {probability}")
         self.probability, self.draws = probability, Draws(1, size)
 
-    def heard(self, z: Tensor) -> Tensor:
+    def predictor_input(self, z: Tensor) -> Tensor:
         """Return z, or in training now and then a sample of the density in its place, [..., 1, d]."""
         if not self.training:
             return z.unsqueeze(-2)
@@ -124,7 +125,7 @@ class Dropped(Quadratic):
         return torch.where(drawn.to(z) >= self.probability, z.unsqueeze(-2), prior)
 
 
-class Gaussian(LatentVariable):
+class Gaussian(Latent):
     """z' ~ N(μ, σ²), inferred as z = (μ, log σ), with R = T · KL(N(μ, σ²) ‖ N(0, 1)) (Kingma & Welling 2014, B).
 
     R(μ, log σ) = T/2 Σ_i (μ_i² + σ_i² − 1 − 2 log σ_i)
@@ -152,18 +153,23 @@ class Gaussian(LatentVariable):
             raise ValueError(f"temperature: expected a number above 0, found {temperature}")
         if not 1 <= restarts <= starts:
             raise ValueError(f"restarts: expected 1 to starts = {starts}, found {restarts}")
-        self.width, self.free, self.codes, self.temperature = size, 2 * size, None, temperature
+        self.width, self.temperature = size, temperature
         self.restarts, self.steps, self.rate = restarts, steps, rate
         self.draws = Draws(draws, size)
-        points = spread(starts, size)
+        points = sobol_normal(starts, size)
         self.register_buffer("points", torch.cat([points, torch.full_like(points, -1.0)], 1), persistent=False)
+
+    @property
+    def inferred_width(self) -> int:
+        """2 d: μ and log σ."""
+        return 2 * self.width
 
     @property
     def bits(self) -> float:
         """Infinity: nothing bounds μ; what it costs is R."""
         return math.inf
 
-    def spent(self, z: Tensor) -> float:
+    def rate(self, z: Tensor) -> float:
         """Return the mean KL divergence of (μ, log σ) [N, 2 d] in bits, never less than the information in z'."""
         return float(self.regularize(z).double().mean()) / self.temperature / math.log(2)
 
@@ -177,11 +183,11 @@ class Gaussian(LatentVariable):
         divergence = mean.square() + (2 * log_deviation).exp() - 1 - 2 * log_deviation
         return self.temperature / 2 * divergence.sum(-1)
 
-    def heard(self, z: Tensor) -> Tensor:
+    def predictor_input(self, z: Tensor) -> Tensor:
         """Return μ + σ ε [..., J, d]."""
         mean, log_deviation = z.unsqueeze(-2).chunk(2, -1)
         return mean + log_deviation.exp() * self.draws(mean.squeeze(-2).shape)
 
-    def infer(self, cost: Cost) -> Minimum:
+    def minimize(self, D: Cost) -> Minimum:
         """Return the end of gradient descent over (μ, log σ) from the best of the fixed starts."""
-        return multistart(cost, self.points, self.restarts, self.steps, self.rate)
+        return multistart(self.energy(D), self.points, self.restarts, self.steps, self.rate)
