@@ -192,7 +192,7 @@ def test_result_carries_no_graph(minimizer, mode):
     assert weight.grad is None and start.grad is None
 
 
-def test_step_to_where_the_cost_is_undefined_is_taken_back():
+def test_step_to_a_non_finite_cost_is_rejected():
     def cost(z):
         return (z - z.log()).sum(-1)  # nan below 0, where the first steps lead
 
@@ -210,7 +210,7 @@ def test_cost_that_is_not_a_number_is_refused(minimizer):
 @pytest.mark.parametrize("minimizer, argument", [(exhaustive, "candidates"), (descend, "start"), (shrink, "start")])
 @pytest.mark.parametrize("shape", [(3, 0, 2), (3, 2)])
 def test_shape_without_a_candidate_is_refused(minimizer, argument, shape):
-    with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[B, ., Z\].* found \[3, "):
+    with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[B, ., N\].* found \[3, "):
         minimizer(lambda z: z.square().sum(-1), torch.zeros(shape))
 
 
