@@ -1,6 +1,8 @@
 """Latents: what they hold, samples against the density exp(−R), and inference against brute force."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torch import nn
 from jepa.encoders import Identity
 from jepa.energy import energy
 from jepa.latents.finite import Discrete, NoLatent
-from jepa.latents.fuzzy import Gaussian, Noisy
+from jepa.latents.fuzzy import Dropped, Gaussian, Noisy
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.latents.quantized import FiniteScalar, VectorQuantized
 from jepa.latents.sparse import Sparse
@@ -320,6 +322,35 @@ def test_samples_have_the_shape_that_is_asked_for(seed, shape, size):
         assert drawn.shape == (*shape, latent.width) and drawn.isfinite().all()
         if latent.free is None:  # R is of what inference chooses
             assert latent.regularize(drawn).shape == tuple(shape)
+
+
+LATENTS = {
+    "none": NoLatent,
+    "discrete": lambda: Discrete(3),
+    "quantized": lambda: VectorQuantized(3, 2, price=0.1),
+    "scalar": lambda: FiniteScalar([2, 3], price=0.1),
+    "low-dimensional": lambda: LowDimensional(2, 0.1, layers=2),
+    "noisy": lambda: Noisy(2, 0.1),
+    "dropped": lambda: Dropped(2, 0.1),
+    "gaussian": lambda: Gaussian(2),
+    "sparse": lambda: Sparse(2, 0.1),
+}
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])
+@pytest.mark.parametrize("name", LATENTS)
+def test_latent_can_be_stored(name, copied, seeded):
+    latent = LATENTS[name]()
+    z = torch.randn(50, latent.free or latent.width)
+    latent.heard(z)  # in training some draw from a generator of their own, which is stored as it stands
+    other = copied(latent)
+    assert torch.equal(other.regularize(z), latent.regularize(z)) and torch.equal(other.heard(z), latent.heard(z))
+    y, wide = torch.randn(6, latent.width), slice(latent.width)
+
+    def inferred(latent):
+        return latent.eval().infer(lambda z: energy(y, z[..., wide], latent.regularize(z)))
+
+    assert all(map(torch.equal, inferred(other), inferred(latent)))
 
 
 def test_bits_spent_are_the_entropy_of_use_and_unbounded_without_noise():

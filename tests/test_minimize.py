@@ -4,7 +4,9 @@ Factors stated beforehand: for n targets scikit-learn's Lasso minimizes ‖y −
 2n at α = 2n a.
 """
 
+import copy
 import math
+import pickle
 import re
 import warnings
 
@@ -135,6 +137,14 @@ def test_proximal_map_of_l1_minimizes_what_it_stands_for(alpha):
         best = u[(penalty.value(u) + (u - z).square().sum(-1) / (2 * step)).argmin()]
         torch.testing.assert_close(penalty.proximal(z, step), best, rtol=0, atol=6e-4)
     assert penalty.value(torch.tensor([-2.0, 3.0])).item() == pytest.approx(5 * alpha)
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])
+def test_penalty_can_be_stored(copied):
+    penalty, z, step = copied(l1(0.3)), normal(4, 5), normal(4, 1, seed=1).abs()
+    assert penalty == l1(0.3) and penalty != l1(0.4)
+    assert torch.equal(penalty.value(z), l1(0.3).value(z))
+    assert torch.equal(penalty.proximal(z, step), l1(0.3).proximal(z, step))
 
 
 @pytest.mark.parametrize("minimizer", [descend, shrink])

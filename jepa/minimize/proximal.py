@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,24 +12,36 @@ from jepa.minimize.base import Cost, Minimum, best_restart, check_start, checked
 from jepa.minimize.slope import value_and_slope
 
 
-class Penalty(NamedTuple):
+class Penalty(Protocol):
     """A penalty R(z) that need not be smooth, with its proximal map."""
 
-    value: Callable[[Tensor], Tensor]  # z [..., N] -> [...]
-    proximal: Callable[[Tensor, Tensor], Tensor]  # (z [..., N], step [..., 1]) -> argmin_u R(u) + ‖u − z‖² / (2 step)
+    def value(self, z: Tensor) -> Tensor:
+        """Return R(z) [...] of z [..., N]."""
+
+    def proximal(self, z: Tensor, step: Tensor) -> Tensor:
+        """Return argmin_u R(u) + ‖u − z‖² / (2 step) [..., N] of z [..., N] and step [..., 1]."""
 
 
-def l1(alpha: float) -> Penalty:
-    """Return R(z) = α Σ |z_i| with its proximal map, soft-thresholding at α · step (LeCun 2022, section 4.5).
+@dataclass(frozen=True)
+class l1:  # in lower case, like the norm, because it is used as a function
+    """R(z) = α Σ |z_i| with its proximal map, soft-thresholding at α · step (LeCun 2022, section 4.5).
 
     Raises: ValueError for alpha < 0.
     """
-    if not alpha >= 0:
-        raise ValueError(f"alpha: expected a number of at least 0, found {alpha}")
-    return Penalty(
-        lambda z: alpha * z.abs().sum(-1),
-        lambda z, step: z.sign() * (z.abs() - alpha * step).clamp(min=0),
-    )
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha: expected a number of at least 0, found {self.alpha}")
+
+    def value(self, z: Tensor) -> Tensor:
+        """Return α Σ |z_i| [...]."""
+        return self.alpha * z.abs().sum(-1)
+
+    def proximal(self, z: Tensor, step: Tensor) -> Tensor:
+        """Return sign(z_i) max(0, |z_i| − α · step) [..., N]."""
+        return z.sign() * (z.abs() - self.alpha * step).clamp(min=0)
 
 
 def fista(
