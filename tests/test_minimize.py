@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
 
 from jepa.energy import energy
-from jepa.minimize import ConvergenceWarning, exhaustive, fista, gradient, l1
+from jepa.minimize import ConvergenceWarning, exhaustive, fista, gradient, l1, multistart, refined
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -200,6 +200,22 @@ def test_result_carries_no_graph(minimizer, mode):
         found = minimizer(lambda z: (weight * z - 1).square().sum(-1), start)
     assert not any(tensor.requires_grad for tensor in found)
     assert weight.grad is None and start.grad is None
+
+
+ALL = {
+    "exhaustive": exhaustive,
+    "gradient": lambda cost, start: gradient(cost, start, 20),
+    "refined": lambda cost, start: refined(cost, start[:, 0], 20),
+    "multistart": lambda cost, start: multistart(cost, start[0], 2, 20, 0.1),
+    "fista": lambda cost, start: fista(cost, l1(0.1), start, 20),
+}
+
+
+@pytest.mark.parametrize("name", ["exhaustive", "gradient", "refined", "multistart"])
+def test_no_number_is_read_on_the_way(name):
+    found = ALL[name](lambda z: z.square().sum(-1).expand(3, -1), torch.empty(3, 4, 2, device="meta"))
+    assert found.argmin.shape == (3, 2) and found.value.shape == found.trace.shape[1:] == (3,)
+    assert found.value.device.type == "meta"  # where there is none to be read
 
 
 def test_step_to_a_non_finite_cost_is_rejected():

@@ -14,7 +14,7 @@ def exhaustive(cost: Cost, candidates: Tensor) -> Minimum:
 
     Args: cost: [B, K, N] -> [B, K]; candidates: [B, K, N], or [1, K, N] for the same candidates in every problem.
     Returns: the minimum; on a tie the first candidate; its trace has one row.
-    Raises: ValueError if there is no candidate or a cost is not a number.
+    Raises: ValueError if there is no candidate or a cost is not a number (on an accelerator its value is nan instead).
     """
     if candidates.dim() != 3 or candidates.shape[1] == 0:
         raise ValueError(f"candidates: expected shape [B, K, N] with K of at least 1, found {list(candidates.shape)}")

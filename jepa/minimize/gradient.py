@@ -19,9 +19,10 @@ def gradient(cost: Cost, start: Tensor, steps: int = 50, rate: float = 0.1, tole
 
     Args: cost: [B, R, N] -> [B, R], differentiable; start: [B, R, N] restarts; steps: evaluations after the first;
         rate: the first t, in units of z² per unit of cost; tolerance: where to stop (`base.settled`), None for all
-        steps.
+        steps, without waiting for an accelerator.
     Returns: the minimum over restarts. Warns: ConvergenceWarning if the steps run out before the tolerance is met.
-    Raises: ValueError if there is no restart, `steps` or `tolerance` is negative, or the cost at the start is nan.
+    Raises: ValueError if there is no restart, `steps` or `tolerance` is negative, or the cost at the start is nan (on
+        an accelerator its value is nan instead).
     """
     check_start(start, steps, tolerance)
     z, (value, slope) = start.detach(), value_and_slope(cost, start)
@@ -62,7 +63,7 @@ def refined(cost: Cost, z: Tensor, steps: int = 0, rate: float = 0.1) -> Minimum
 def multistart(cost: Cost, points: Tensor, restarts: int, steps: int, rate: float) -> Minimum:
     """Return the end of gradient descent from the best of fixed points [P, N], `restarts` of them for every problem.
 
-    Raises: ValueError as `exhaustive` and `gradient` do.
+    Raises: ValueError as `exhaustive` and `gradient` do (on an accelerator points whose cost is nan come last).
     """
     with torch.no_grad():
         values = checked(cost(points.unsqueeze(0)))

@@ -52,7 +52,8 @@ def fista(
 
     u ← prox_{R/L}(v − ∇g(v)/L);  t' = (1 + √(1 + 4t²))/2;  v ← u + (t − 1)/t' (u − u_old). Momentum is dropped
     where it points uphill, ⟨v − u, u − u_old⟩ > 0 (O'Donoghue & Candès 2015), and L doubled where the quadratic bound
-    fails, so that `lipschitz` need only be a first guess.
+    fails, so that `lipschitz` need only be a first guess; whether it fails anywhere is read from the device in every
+    round.
 
     Args: smooth: [B, R, N] -> [B, R], differentiable and convex; penalty: R(z) with its proximal map;
         start: [B, R, N] restarts; steps: proximal steps; lipschitz: first guess of the slope's Lipschitz constant;
