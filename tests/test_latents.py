@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
+from jepa.encoders import MLP as Encoder
 from jepa.encoders import Identity
 from jepa.energy import energy
 from jepa.latents.finite import Discrete, NoLatent
@@ -22,6 +23,7 @@ from jepa.latents.quantized import FiniteScalar, VectorQuantized
 from jepa.latents.sparse import Sparse
 from jepa.measures.collapse import effective_rank
 from jepa.model import JEPA, Representations
+from jepa.predictors import MLP as Predictor
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -335,6 +337,16 @@ LATENTS = {
     "gaussian": lambda: Gaussian(2),
     "sparse": lambda: Sparse(2, 0.1),
 }
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_inference_mode_changes_nothing(name, seeded):
+    latent = LATENTS[name]()
+    model = JEPA(Encoder(4, 3), Encoder(5, 3), Predictor(3, 3, latent=latent.width), latent).eval()
+    x, y = torch.randn(6, 4), torch.randn(6, 5)
+    with torch.inference_mode():
+        found = model.infer(2 * x, 2 * y)
+    assert all(map(torch.equal, found, model.infer(2 * x, 2 * y)))
 
 
 @pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])

@@ -19,6 +19,7 @@ from sklearn.linear_model import Lasso
 
 from jepa.energy import energy
 from jepa.minimize import ConvergenceWarning, exhaustive, fista, gradient, l1, multistart, refined
+from jepa.predictors import MLP
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -209,6 +210,26 @@ ALL = {
     "multistart": lambda cost, start: multistart(cost, start[0], 2, 20, 0.1),
     "fista": lambda cost, start: fista(cost, l1(0.1), start, 20),
 }
+
+
+@settings(PROPERTY, max_examples=10)
+@given(SEEDS)
+@pytest.mark.parametrize("name", ALL)
+def test_inference_mode_changes_nothing(name, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        predictor, x, y, start = MLP(4, 3, latent=2, hidden=[8]), *map(torch.randn, [(5, 4), (5, 3), (5, 3, 2)])
+
+    def found():
+        s, t = 2 * x, 2 * y  # made in inference mode autograd refuses to save them
+        return ALL[name](lambda z: energy(t, t.unsqueeze(1) * predictor(s, s[:, :0], z)), start)
+
+    with torch.no_grad():
+        expected = found()
+    with torch.inference_mode():
+        assert all(map(torch.equal, found(), expected))
+        assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
+    assert torch.is_grad_enabled() and all(parameter.grad is None for parameter in predictor.parameters())
 
 
 @pytest.mark.parametrize("name", ["exhaustive", "gradient", "refined", "multistart"])

@@ -1,7 +1,7 @@
 """Minimizers of a batched cost, shared by latent inference and by planning.
 
 Every problem of a batch is minimized on its own. None of them follows gradients into the weights: call them under any
-grad mode, then evaluate the cost once at the argmin (the envelope theorem: ∂F/∂w = ∂E/∂w at
+grad mode, inference mode included, then evaluate the cost once at the argmin (the envelope theorem: ∂F/∂w = ∂E/∂w at
 ž). On an accelerator none waits for a number of the device, `fista` and a `tolerance` excepted.
 
 Cost                 What is minimized, a function of candidates.
