@@ -1,6 +1,8 @@
 """Latents: what they hold, samples against the density exp(−R), and inference against brute force."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -11,15 +13,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
+from jepa.encoders import MLP as Encoder
 from jepa.encoders import Identity
 from jepa.energy import energy
 from jepa.latents.finite import Discrete, NoLatent
-from jepa.latents.fuzzy import Gaussian, Noisy
+from jepa.latents.fuzzy import Dropped, Gaussian, Noisy
 from jepa.latents.low_dimensional import LowDimensional
 from jepa.latents.quantized import FiniteScalar, VectorQuantized
 from jepa.latents.sparse import Sparse
 from jepa.measures.collapse import effective_rank
 from jepa.model import JEPA, Representations
+from jepa.predictors import MLP as Predictor
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -320,6 +324,45 @@ def test_samples_have_the_shape_that_is_asked_for(seed, shape, size):
         assert drawn.shape == (*shape, latent.width) and drawn.isfinite().all()
         if latent.free is None:  # R is of what inference chooses
             assert latent.regularize(drawn).shape == tuple(shape)
+
+
+LATENTS = {
+    "none": NoLatent,
+    "discrete": lambda: Discrete(3),
+    "quantized": lambda: VectorQuantized(3, 2, price=0.1),
+    "scalar": lambda: FiniteScalar([2, 3], price=0.1),
+    "low-dimensional": lambda: LowDimensional(2, 0.1, layers=2),
+    "noisy": lambda: Noisy(2, 0.1),
+    "dropped": lambda: Dropped(2, 0.1),
+    "gaussian": lambda: Gaussian(2),
+    "sparse": lambda: Sparse(2, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_inference_mode_changes_nothing(name, seeded):
+    latent = LATENTS[name]()
+    model = JEPA(Encoder(4, 3), Encoder(5, 3), Predictor(3, 3, latent=latent.width), latent).eval()
+    x, y = torch.randn(6, 4), torch.randn(6, 5)
+    with torch.inference_mode():
+        found = model.infer(2 * x, 2 * y)
+    assert all(map(torch.equal, found, model.infer(2 * x, 2 * y)))
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])
+@pytest.mark.parametrize("name", LATENTS)
+def test_latent_can_be_stored(name, copied, seeded):
+    latent = LATENTS[name]()
+    z = torch.randn(50, latent.free or latent.width)
+    latent.heard(z)  # in training some draw from a generator of their own, which is stored as it stands
+    other = copied(latent)
+    assert torch.equal(other.regularize(z), latent.regularize(z)) and torch.equal(other.heard(z), latent.heard(z))
+    y, wide = torch.randn(6, latent.width), slice(latent.width)
+
+    def inferred(latent):
+        return latent.eval().infer(lambda z: energy(y, z[..., wide], latent.regularize(z)))
+
+    assert all(map(torch.equal, inferred(other), inferred(latent)))
 
 
 def test_bits_spent_are_the_entropy_of_use_and_unbounded_without_noise():

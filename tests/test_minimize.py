@@ -4,7 +4,9 @@ Factors stated beforehand: for n targets scikit-learn's Lasso minimizes ‖y −
 2n at α = 2n a.
 """
 
+import copy
 import math
+import pickle
 import re
 import warnings
 
@@ -16,7 +18,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
 
 from jepa.energy import energy
-from jepa.minimize import ConvergenceWarning, exhaustive, fista, gradient, l1
+from jepa.minimize import ConvergenceWarning, exhaustive, fista, gradient, l1, multistart, refined
+from jepa.predictors import MLP
 
 SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
@@ -137,6 +140,14 @@ def test_proximal_map_of_l1_minimizes_what_it_stands_for(alpha):
     assert penalty.value(torch.tensor([-2.0, 3.0])).item() == pytest.approx(5 * alpha)
 
 
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])
+def test_penalty_can_be_stored(copied):
+    penalty, z, step = copied(l1(0.3)), normal(4, 5), normal(4, 1, seed=1).abs()
+    assert penalty == l1(0.3) and penalty != l1(0.4)
+    assert torch.equal(penalty.value(z), l1(0.3).value(z))
+    assert torch.equal(penalty.proximal(z, step), l1(0.3).proximal(z, step))
+
+
 @pytest.mark.parametrize("minimizer", [descend, shrink])
 def test_restarts_find_the_deeper_well(minimizer):
     right, both = torch.full((1, 1, 1), 1.2).double(), torch.tensor([[[1.2], [-0.7]]]).double()
@@ -192,7 +203,43 @@ def test_result_carries_no_graph(minimizer, mode):
     assert weight.grad is None and start.grad is None
 
 
-def test_step_to_where_the_cost_is_undefined_is_taken_back():
+ALL = {
+    "exhaustive": exhaustive,
+    "gradient": lambda cost, start: gradient(cost, start, 20),
+    "refined": lambda cost, start: refined(cost, start[:, 0], 20),
+    "multistart": lambda cost, start: multistart(cost, start[0], 2, 20, 0.1),
+    "fista": lambda cost, start: fista(cost, l1(0.1), start, 20),
+}
+
+
+@settings(PROPERTY, max_examples=10)
+@given(SEEDS)
+@pytest.mark.parametrize("name", ALL)
+def test_inference_mode_changes_nothing(name, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        predictor, x, y, start = MLP(4, 3, latent=2, hidden=[8]), *map(torch.randn, [(5, 4), (5, 3), (5, 3, 2)])
+
+    def found():
+        s, t = 2 * x, 2 * y  # made in inference mode autograd refuses to save them
+        return ALL[name](lambda z: energy(t, t.unsqueeze(1) * predictor(s, s[:, :0], z)), start)
+
+    with torch.no_grad():
+        expected = found()
+    with torch.inference_mode():
+        assert all(map(torch.equal, found(), expected))
+        assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
+    assert torch.is_grad_enabled() and all(parameter.grad is None for parameter in predictor.parameters())
+
+
+@pytest.mark.parametrize("name", ["exhaustive", "gradient", "refined", "multistart"])
+def test_no_number_is_read_on_the_way(name):
+    found = ALL[name](lambda z: z.square().sum(-1).expand(3, -1), torch.empty(3, 4, 2, device="meta"))
+    assert found.argmin.shape == (3, 2) and found.value.shape == found.trace.shape[1:] == (3,)
+    assert found.value.device.type == "meta"  # where there is none to be read
+
+
+def test_step_to_a_non_finite_cost_is_rejected():
     def cost(z):
         return (z - z.log()).sum(-1)  # nan below 0, where the first steps lead
 
@@ -210,7 +257,7 @@ def test_cost_that_is_not_a_number_is_refused(minimizer):
 @pytest.mark.parametrize("minimizer, argument", [(exhaustive, "candidates"), (descend, "start"), (shrink, "start")])
 @pytest.mark.parametrize("shape", [(3, 0, 2), (3, 2)])
 def test_shape_without_a_candidate_is_refused(minimizer, argument, shape):
-    with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[B, ., Z\].* found \[3, "):
+    with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[B, ., N\].* found \[3, "):
         minimizer(lambda z: z.square().sum(-1), torch.zeros(shape))
 
 
