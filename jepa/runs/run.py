@@ -110,7 +110,8 @@ def _train(task: Task, store: Path, stop: Stop | None = None) -> tuple[JEPA, Hel
     """Train from the last checkpoint, and say so when it is done; return the model and what it is measured on."""
     config, path, pairs = task.config, _folder(task, store) / "checkpoint.pt", None
     evaluate.check(config)
-    held_out, model = load(task.held_out, config.world, config.measure.pairs), build.model(config, task.seed)
+    held_out = load(task.held_out, {"world": config.world.flat()}, config.measure.pairs)
+    model = build.model(config, task.seed)
     generator = generator_for(config.streams, task.seed, "batches", config.device)
     parent = None if task.parent is None else learn(task.parent, store)
     with warnings.catch_warnings():  # what it warns of is kept with the run
