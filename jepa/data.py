@@ -1,4 +1,7 @@
-"""Data on disk: integer arrays with a manifest that says what they are, verified before use."""
+"""Data: the batches that models learn from (`jepa.batches`), and integer arrays on disk, verified before use.
+
+A folder of data has a file for each array, and a manifest with their units, their hashes and what made them.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa.batches import HeldOut, Pairs, Trajectories, checked, transitions, windows
+
+__all__ = ["HeldOut", "Pairs", "Stored", "Trajectories"]
+__all__ += ["checked", "dataset", "load", "transitions", "verify", "windows", "write"]
 RESTORE = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc repro data.dvc`"
 
 
-class HeldOut(NamedTuple):
-    """A held-out set: pairs with the factors that made them."""
+class Stored(NamedTuple):
+    """Arrays on disk, of which only what is asked for is read."""
 
-    x: Tensor  # [N, …] contexts, in the world's units
-    y: Tensor  # [N, …] targets
-    factors: dict[str, Tensor]  # name -> [N, F]; integers where the factor is a choice
+    arrays: dict[str, np.ndarray]  # name -> integers [N, …], memory-mapped
+    quanta: dict[str, float]  # name -> what one of these integers stands for
+
+    def read(self, name: str, index: Any, real: bool = False) -> Tensor:
+        """Return `array[index]` in its unit, in the default precision; where that is 1 and not `real`, as int64.
+
+        Args: index: as NumPy takes it.
+        """
+        return _in_unit(self.arrays[name][index], self.quanta[name], real)
 
 
 def write(folder: Path, arrays: Mapping[str, np.ndarray], quanta: Mapping[str, float], about: Mapping) -> None:
@@ -57,10 +70,12 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], quanta: Mapping[str, f
         shutil.rmtree(old, ignore_errors=True)
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the manifest of a data folder whose files are what it says.
 
-    Raises: ValueError for a missing folder or file, or for a changed one, with both hashes and how to restore it.
+    Args: about: what must have made them, such as {"world": {"name": …}}, entry by entry; None for anything.
+    Raises: ValueError for a missing folder or file, for a changed one, with both hashes and how to restore it, or if
+        it was made by another world than the one given.
     """
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"data: expected {folder.name}/manifest.json, found no such file; {RESTORE}")
@@ -76,27 +91,43 @@ def verify(folder: Path) -> dict[str, Any]:
         if found != digest:
             what = f"{folder.name}/{file.name}"
             raise ValueError(f"data: expected {what} with SHA-256 {digest}, found {found}; {RESTORE}")
-    return manifest
-
-
-def load(folder: Path, about: Mapping[str, Any], count: int = 0) -> HeldOut:
-    """Return a verified held-out set, its first `count` pairs, or all for 0, in the default precision.
-
-    Args: about: what it must have been made by, such as {"world": {"name": …}}, entry by entry; {} for anything.
-    Raises: ValueError if it is missing or changed, or was made by another world than the one given.
-    """
-    manifest = verify(folder)
-    for name, expected in about.items():
+    for name, expected in (about or {}).items():
         if manifest.get(name) != expected:
             what = f"expected {folder.name} made by the {name} {expected}"
             raise ValueError(f"data: {what}, found {manifest.get(name)}")
+    return manifest
+
+
+def load(folder: Path, about: Mapping[str, Any] | None = None, count: int = 0) -> HeldOut:
+    """Return a verified held-out set, its first `count` pairs, or all for 0, in the default precision.
+
+    Args: about: what must have made it, as for `verify`.
+    Raises: ValueError as `verify`, or for data without x or y.
+    """
     tensors = {}
-    for name, entry in manifest["files"].items():
-        array = torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False))
-        array = array[:count] if count else array
-        real = array.to(torch.get_default_dtype())
-        tensors[name] = array.long() if entry["quantum"] == 1 else real * entry["quantum"]
+    for name, entry in verify(folder, about)["files"].items():
+        array = np.load(folder / f"{name}.npy", mmap_mode="r")
+        tensors[name] = _in_unit(array[: count or None], entry["quantum"])
+    if not {"x", "y"} <= tensors.keys():
+        raise ValueError(f"data: expected x and y in {folder.name}, found {', '.join(tensors)}")
     return HeldOut(tensors["x"], tensors["y"], tensors)
+
+
+def dataset(folder: Path, about: Mapping[str, Any] | None = None) -> Stored:
+    """Return the verified arrays of a data folder, memory-mapped: however large they are, they take no memory.
+
+    Args: about: what must have made them, as for `verify`.
+    Raises: ValueError as `verify`.
+    """
+    files = verify(folder, about)["files"]
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in files}
+    return Stored(arrays, {name: entry["quantum"] for name, entry in files.items()})
+
+
+def _in_unit(integers: np.ndarray, quantum: float, real: bool = False) -> Tensor:
+    """Return integers · quantum in the default precision; where that is 1 and not `real`, int64."""
+    tensor = torch.from_numpy(np.array(integers))
+    return tensor.long() if quantum == 1 and not real else tensor.to(torch.get_default_dtype()) * quantum
 
 
 def _check(arrays: Mapping[str, np.ndarray], quanta: Mapping[str, float]) -> None:
@@ -120,4 +151,5 @@ def _digest(file: Path) -> str:
 @cache
 def _hashed(file: Path, *_: int) -> str:
     """Return the SHA-256 of a file as it was at a time."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
