@@ -73,7 +73,7 @@ environment: .venv/.done
 	@touch .venv/.done
 
 data: experiments/data.yaml | environment
-	python -m jepa.data --out data
+	python -m jepa.runs.data --out data
 	@touch data
 
 build/source/%.py: notebooks/%.ipynb | environment

@@ -1,18 +1,15 @@
-"""Data on disk: integer arrays with a manifest, made again bit for bit anywhere, verified before use.
+"""Data: the batches that models learn from (`jepa.batches`), and integer arrays on disk, verified before use.
 
-    python -m jepa.data --out build/data
-
-writes the held-out sets that `experiments/data.yaml` names. All arithmetic is on integers, all randomness from
-`RandomState`, whose stream NumPy has frozen: neither the processor nor a version changes a byte.
+A folder of data has a file for each array, and a manifest with their units, their hashes and what made them.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,41 +18,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa.runs.config import Part, read_diff
-from jepa.runs.kinds import make
-from jepa.runs.processes import die_with_parent
-from jepa.worlds import WORLDS
+from jepa.batches import HeldOut, Pairs, Trajectories, checked, transitions, windows
 
-REMEDY = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc repro data.dvc`"
-
-
-class HeldOut(NamedTuple):
-    """A held-out set: pairs with the factors that made them."""
-
-    x: Tensor  # [N, …] contexts, in the world's units
-    y: Tensor  # [N, …] targets
-    factors: dict[str, Tensor]  # name -> [N, F]; integers where the factor is a choice
+__all__ = ["HeldOut", "Pairs", "Stored", "Trajectories"]
+__all__ += ["checked", "dataset", "load", "transitions", "verify", "windows", "write"]
+RESTORE = "to restore it: `dvc checkout --force data.dvc`, or make it again: `dvc repro data.dvc`"
 
 
-def write(folder: Path, world: Part, count: int, seed: int) -> None:
-    """Write `count` pairs of a world into `folder`, all or nothing.
+class Stored(NamedTuple):
+    """Arrays on disk, of which only what is asked for is read."""
 
-    Args: folder: replaced if it is there; world: its name and constants; count, seed: of the draw.
-    Raises: ValueError for a world, option or number that does not exist.
+    arrays: dict[str, np.ndarray]  # name -> integers [N, …], memory-mapped
+    quanta: dict[str, float]  # name -> what one of these integers stands for
+
+    def read(self, name: str, index: Any, real: bool = False) -> Tensor:
+        """Return `array[index]` in its unit, in the default precision; where that is 1 and not `real`, as int64.
+
+        Args: index: as NumPy takes it.
+        """
+        return _in_unit(self.arrays[name][index], self.quanta[name], real)
+
+
+def write(folder: Path, arrays: Mapping[str, np.ndarray], quanta: Mapping[str, float], about: Mapping) -> None:
+    """Write integer arrays into `folder`, all or nothing: a failure leaves the old folder whole.
+
+    Args: folder: replaced if it is there; arrays: name -> integers [N, …], each a file; quanta: name -> what one of
+        these integers stands for, 1 for what is counted or chosen; about: what made them, as JSON has it, for the
+        manifest.
+    Raises: ValueError for arrays that are not integers, of different N or without a quantum, or an entry "files" of
+        `about`, which is the manifest's own.
     """
-    if count < 1:
-        raise ValueError(f"count: expected at least 1, found {count}")
-    made = make("world", world, WORLDS)
-    arrays = made.integers(count, np.random.RandomState(seed))
+    _check(arrays, quanta)
+    if "files" in about:
+        raise ValueError("about: expected no entry 'files', which the manifest has, found one")
     temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}{end}") for end in ("", ".old"))
     temporary.mkdir(parents=True)
     try:
         files = {}
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
-            files[name] = {"sha256": _digest(temporary / f"{name}.npy"), "quantum": made.quanta[name]}
-        manifest = {"world": {"name": world.name, **world.options}, "count": count, "seed": seed, "files": files}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            files[name] = {"sha256": _digest(temporary / f"{name}.npy"), "quantum": quanta[name]}
+        manifest = json.dumps({**about, "files": files}, indent=1, sort_keys=True)
+        (temporary / "manifest.json").write_text(manifest + "\n")
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
@@ -66,54 +70,76 @@ def write(folder: Path, world: Part, count: int, seed: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the manifest of a data folder whose files are what it says.
 
-    Raises: ValueError for a missing folder or file, or for a changed one, with both hashes and how to restore it.
+    Args: about: what must have made them, such as {"world": {"name": …}}, entry by entry; None for anything.
+    Raises: ValueError for a missing folder or file, for a changed one, with both hashes and how to restore it, or if
+        it was made by another world than the one given.
     """
     if not (folder / "manifest.json").is_file():
-        raise ValueError(f"data: expected {folder.name}/manifest.json, found no such file; {REMEDY}")
+        raise ValueError(f"data: expected {folder.name}/manifest.json, found no such file; {RESTORE}")
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         digests = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"expected a manifest in {folder.name}/manifest.json"
-        raise ValueError(f"data: {what}, found {error!r}; {REMEDY}") from error
+        raise ValueError(f"data: {what}, found {error!r}; {RESTORE}") from error
     for name, digest in digests.items():
         file = folder / f"{name}.npy"
         found = _digest(file) if file.is_file() else "no such file"
         if found != digest:
             what = f"{folder.name}/{file.name}"
-            raise ValueError(f"data: expected {what} with SHA-256 {digest}, found {found}; {REMEDY}")
+            raise ValueError(f"data: expected {what} with SHA-256 {digest}, found {found}; {RESTORE}")
+    for name, expected in (about or {}).items():
+        if manifest.get(name) != expected:
+            what = f"expected {folder.name} made by the {name} {expected}"
+            raise ValueError(f"data: {what}, found {manifest.get(name)}")
     return manifest
 
 
-def load(folder: Path, world: Part, count: int = 0) -> HeldOut:
-    """Return the verified held-out set of a world, its first `count` pairs, or all for 0, in the default precision.
+def load(folder: Path, about: Mapping[str, Any] | None = None, count: int = 0) -> HeldOut:
+    """Return a verified held-out set, its first `count` pairs, or all for 0, in the default precision.
 
-    Raises: ValueError if it is missing or changed, or was made by another world than the one given.
+    Args: about: what must have made it, as for `verify`.
+    Raises: ValueError as `verify`, or for data without x or y.
     """
-    manifest = verify(folder)
-    expected = {"name": world.name, **world.options}
-    if manifest["world"] != expected:
-        raise ValueError(f"data: expected {folder.name} made by the world {expected}, found {manifest['world']}")
     tensors = {}
-    for name, entry in manifest["files"].items():
-        array = torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False))
-        array = array[:count] if count else array
-        real = array.to(torch.get_default_dtype())
-        tensors[name] = array.long() if entry["quantum"] == 1 else real * entry["quantum"]
+    for name, entry in verify(folder, about)["files"].items():
+        array = np.load(folder / f"{name}.npy", mmap_mode="r")
+        tensors[name] = _in_unit(array[: count or None], entry["quantum"])
+    if not {"x", "y"} <= tensors.keys():
+        raise ValueError(f"data: expected x and y in {folder.name}, found {', '.join(tensors)}")
     return HeldOut(tensors["x"], tensors["y"], tensors)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Write every set that the list of sets names, one folder each."""
-    parser = argparse.ArgumentParser(description="Make the held-out data, the same bytes everywhere.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--sets", type=Path, default=Path("experiments/data.yaml"), help="which sets to make")
-    options = parser.parse_args(arguments)
-    for name, entry in read_diff(options.sets).items():
-        write(options.out / name, Part.of(entry["world"]), entry["count"], entry["seed"])
+def dataset(folder: Path, about: Mapping[str, Any] | None = None) -> Stored:
+    """Return the verified arrays of a data folder, memory-mapped: however large they are, they take no memory.
+
+    Args: about: what must have made them, as for `verify`.
+    Raises: ValueError as `verify`.
+    """
+    files = verify(folder, about)["files"]
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in files}
+    return Stored(arrays, {name: entry["quantum"] for name, entry in files.items()})
+
+
+def _in_unit(integers: np.ndarray, quantum: float, real: bool = False) -> Tensor:
+    """Return integers · quantum in the default precision; where that is 1 and not `real`, int64."""
+    tensor = torch.from_numpy(np.array(integers))
+    return tensor.long() if quantum == 1 and not real else tensor.to(torch.get_default_dtype()) * quantum
+
+
+def _check(arrays: Mapping[str, np.ndarray], quanta: Mapping[str, float]) -> None:
+    """Raises: ValueError for arrays that `write` cannot write."""
+    if not arrays:
+        raise ValueError("arrays: expected at least one, found none")
+    count = len(next(iter(arrays.values())))
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.integer) or array.shape[:1] != (count,):
+            raise ValueError(f"{name}: expected integers [{count}, …], found {array.dtype} {list(array.shape)}")
+        if name not in quanta:
+            raise ValueError(f"quanta: expected one for {name!r}, found {', '.join(map(repr, quanta)) or 'none'}")
 
 
 def _digest(file: Path) -> str:
@@ -125,9 +151,5 @@ def _digest(file: Path) -> str:
 @cache
 def _hashed(file: Path, *_: int) -> str:
     """Return the SHA-256 of a file as it was at a time."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-if __name__ == "__main__":
-    die_with_parent()
-    main()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

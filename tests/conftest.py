@@ -16,13 +16,13 @@ os.environ.update(ENVIRONMENT)
 import torch  # noqa: E402 (it reads the number of threads when it is imported)
 from torch import Generator, nn  # noqa: E402
 
-from jepa import data  # noqa: E402
 from jepa.data import HeldOut  # noqa: E402
 from jepa.evaluate import Subject  # noqa: E402
 from jepa.latents.finite import Discrete, NoLatent  # noqa: E402
 from jepa.model import JEPA  # noqa: E402
 from jepa.runs.behavior import Code, loaded  # noqa: E402
 from jepa.runs.config import Part, configure  # noqa: E402
+from jepa.runs.data import generate  # noqa: E402
 from jepa.runs.run import Run  # noqa: E402
 from jepa.runs.tasks import Task  # noqa: E402
 from jepa.worlds.fork import Fork  # noqa: E402
@@ -181,7 +181,7 @@ def brute_mismatched(subject):
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a small held-out set."""
     folder = tmp_path_factory.mktemp("data") / "places"
-    data.write(folder, Part("plane"), 64, seed=1)
+    generate(folder, Part("plane"), 64, seed=1)
     return folder
 
 

@@ -14,12 +14,13 @@ import pytest
 import yaml
 from conftest import ROOT, changed, child_of, state
 
-from jepa import data, train
+from jepa import train
 from jepa.lab import behavior as command
 from jepa.lab.numbers import differences, rounded, summary
 from jepa.runs import behavior
 from jepa.runs.behavior import fingerprint
 from jepa.runs.config import Part, configure, to_dict
+from jepa.runs.data import generate
 from jepa.runs.resumed import resumed
 from jepa.runs.run import execute
 from jepa.runs.tasks import addresses, measuring_key, training_key
@@ -84,7 +85,7 @@ def computed(tmp_path_factory):
     write(tmp_path / "experiments" / "09_tiny" / "tiny.yaml", variant)
     write(tmp_path / "experiments" / "data.yaml", {"fork/small": {"world": world, "count": 48, "seed": 1}})
     shutil.copy(ROOT / "experiments" / "claims.yaml", tmp_path / "experiments")
-    data.write(tmp_path / "data" / "fork" / "small", Part.of(world), 48, seed=1)
+    generate(tmp_path / "data" / "fork" / "small", Part.of(world), 48, seed=1)
     cells = [
         {
             "cell_type": "code",

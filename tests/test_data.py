@@ -14,11 +14,13 @@ from conftest import ROOT
 
 from jepa import data
 from jepa.runs.config import Part
+from jepa.runs.data import generate, main
 from jepa.worlds.fork import Fork
 from jepa.worlds.plane import QUANTUM, Plane
 
 GOLDEN = ROOT / "tests" / "golden" / "data.json"
 BENT = Part("plane", {"dimension": 3, "modes": 5, "falloff": 0.75, "bend": 0.5})
+MADE_BY = {"world": BENT.flat()}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -30,12 +32,12 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def folder(tmp_path):
     """Return the folder of a small set."""
-    data.write(tmp_path / "set", BENT, 32, seed=7)
+    generate(tmp_path / "set", BENT, 32, seed=7)
     return tmp_path / "set"
 
 
 def test_every_making_gives_the_bytes_on_record(tmp_path):
-    data.main(["--out", str(tmp_path / "data"), "--sets", str(ROOT / "experiments" / "data.yaml")])
+    main(["--out", str(tmp_path / "data"), "--sets", str(ROOT / "experiments" / "data.yaml")])
     made = digests(tmp_path / "data")
     assert made == json.loads(GOLDEN.read_text()), f"the sets were changed on purpose? then renew {GOLDEN.name}"
     for copy in (ROOT / "data", ROOT / "build" / "data"):
@@ -44,14 +46,14 @@ def test_every_making_gives_the_bytes_on_record(tmp_path):
 
 def test_two_makings_are_the_same_and_another_seed_is_not(folder, tmp_path):
     for name, seed in (("again", 7), ("other", 8)):
-        data.write(tmp_path / name, BENT, 32, seed)
+        generate(tmp_path / name, BENT, 32, seed)
     assert digests(tmp_path / "again") == digests(folder)
     assert digests(tmp_path / "other").keys() == digests(folder).keys()
     assert not set(digests(tmp_path / "other").values()) & set(digests(folder).values())
 
 
 def test_loaded_set_is_what_the_world_renders_rounded_once(folder):
-    held_out = data.load(folder, BENT)
+    held_out = data.load(folder, MADE_BY)
     factors, world = held_out.factors, Plane(**BENT.options)
     rendered = world.render(factors["x"], factors["mode"].squeeze(1), factors["offset"])
     assert (rendered.y - held_out.y).abs().max() / QUANTUM < 0.51  # half a quantum, and what float32 loses
@@ -62,8 +64,8 @@ def test_loaded_set_is_what_the_world_renders_rounded_once(folder):
 
 def test_loaded_clips_are_what_the_world_renders_but_for_the_noise(tmp_path):
     part = Part("fork", {"frames": 2})
-    data.write(tmp_path / "clips", part, 5, seed=7)
-    held_out, world = data.load(tmp_path / "clips", part), Fork(**part.options)
+    generate(tmp_path / "clips", part, 5, seed=7)
+    held_out, world = data.load(tmp_path / "clips", {"world": part.flat()}), Fork(**part.options)
     rendered, noise = world.render(held_out.factors), []
     for name in ("x", "y"):
         stored, found = np.load(tmp_path / "clips" / f"{name}.npy"), getattr(held_out, name)
@@ -85,7 +87,7 @@ def test_changed_byte_is_named_with_both_hashes_and_the_remedy(folder, name, pla
     text[place] ^= 1
     file.write_bytes(text)
     with pytest.raises(ValueError) as caught:
-        data.load(folder, BENT)
+        data.load(folder, MADE_BY)
     for word in (f"set/{name}.npy", before, hashlib.sha256(text).hexdigest(), "dvc checkout", "dvc repro data.dvc"):
         assert word in str(caught.value)
 
@@ -99,7 +101,7 @@ def test_missing_file_is_named_with_the_remedy(folder, name):
 
 def test_missing_folder_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="places/manifest.json, found no such file.*dvc repro data.dvc"):
-        data.load(tmp_path / "places", BENT)
+        data.load(tmp_path / "places", MADE_BY)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": {"x": 1}}', '{"files": []}', "\ud800"])
@@ -112,8 +114,8 @@ def test_broken_manifest_is_named_with_the_remedy(folder, text):
 @pytest.mark.parametrize("world", [Part("plane"), Part("plane", {**BENT.options, "bend": 0.25}), Part("maze", {})])
 def test_set_of_another_world_is_refused(folder, world):
     with pytest.raises(ValueError, match="expected set made by the world .*bend.: 0.5") as caught:
-        data.load(folder, world)
-    assert str({"name": world.name, **world.options}) in str(caught.value)
+        data.load(folder, {"world": world.flat()})
+    assert str(world.flat()) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +134,10 @@ def test_failure_while_writing_leaves_the_old_set_whole_and_nothing_beside_it(fo
     with monkeypatch.context() as patch:
         patch.setattr(module, name, failing)
         with pytest.raises(OSError, match="no space left"):
-            data.write(folder, BENT, 16, seed=8)
+            generate(folder, BENT, 16, seed=8)
     assert digests(folder.parent) == before
-    data.write(folder, BENT, 16, seed=8)
-    assert len(data.load(folder, BENT).x) == 16 and len(list(folder.parent.iterdir())) == 1
+    generate(folder, BENT, 16, seed=8)
+    assert len(data.load(folder, MADE_BY).x) == 16 and len(list(folder.parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,5 +152,5 @@ def test_failure_while_writing_leaves_the_old_set_whole_and_nothing_beside_it(fo
 )
 def test_set_that_cannot_be_made_is_an_error_and_leaves_nothing(tmp_path, world, count, message):
     with pytest.raises(ValueError, match=message):
-        data.write(tmp_path / "set", world, count, seed=0)
+        generate(tmp_path / "set", world, count, seed=0)
     assert list(tmp_path.iterdir()) == []

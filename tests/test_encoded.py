@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import SMALL, changed, child_of, encoders, generator, same, stamps, state
 
-from jepa import data
 from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import save
 from jepa.data import HeldOut, load
@@ -19,6 +18,7 @@ from jepa.runs import build, encoded
 from jepa.runs import run as runs
 from jepa.runs.behavior import Code, loaded
 from jepa.runs.config import Part, configure
+from jepa.runs.data import generate
 from jepa.runs.run import execute, trained
 from jepa.runs.tasks import Task
 from jepa.streams import generator_for
@@ -160,7 +160,7 @@ def test_two_children_share_what_is_encoded(task, tmp_path, drawn):
 )
 def test_other_pairs_are_another_file(task, tmp_path, diff):
     parent = execute(task, tmp_path)
-    held_out = load(task.held_out, task.config.world)
+    held_out = load(task.held_out, {"world": task.config.world.flat()})
     child, other = child_of(task), child_of(task)
     other = other._replace(**diff) if "seed" in diff else changed(other, **diff)
     one, two = (runs._encoded(each, parent.folder, held_out) for each in (child, other))
@@ -174,7 +174,7 @@ def test_other_pairs_are_another_file(task, tmp_path, diff):
 
 
 def test_other_held_out_set_is_another_file(task, tmp_path):
-    data.write(tmp_path / "data", Part("plane"), 32, seed=2)
+    generate(tmp_path / "data", Part("plane"), 32, seed=2)
     execute(child_of(task), tmp_path / "store")
     execute(child_of(task)._replace(held_out=tmp_path / "data"), tmp_path / "store")
     assert len(files(tmp_path / "store")) == 2
@@ -192,12 +192,12 @@ CLIPS = {
 
 
 def test_run_with_the_encoded_pairs_is_one_without(tmp_path):
-    data.write(tmp_path / "clips", Part("fork", {"frames": 2}), 40, seed=1)
+    generate(tmp_path / "clips", Part("fork", {"frames": 2}), 40, seed=1)
     task = Task("tiny", configure(CLIPS, {"measure.names": []}), 3, tmp_path / "clips", Code(*[loaded()] * 4))
     child = child_of(task, train={}, measure={"names": CLIPS["measure"]["names"]})
     first, store = execute(child, tmp_path / "store"), tmp_path / "store"
     (file,) = files(store)
-    held_out = load(task.held_out, task.config.world)
+    held_out = load(task.held_out, {"world": task.config.world.flat()})
     found = {row.metric: row.value for row in measure(child.config, trained(first), held_out, 3)}  # from the clips
     assert found == {row.metric: row.value for row in first.rows} and all(map(math.isfinite, found.values()))
     file.unlink()

@@ -68,7 +68,7 @@ def test_lock_is_fresh(pipeline):
 
 
 def test_generator_makes_the_data_on_record(tmp_path):
-    subprocess.run([sys.executable, "-m", "jepa.data", "--out", str(tmp_path / "data")], check=True)
+    subprocess.run([sys.executable, "-m", "jepa.runs.data", "--out", str(tmp_path / "data")], check=True)
     assert folder_digest(tmp_path / "data") == yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["md5"]
 
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from conftest import ROOT, changed, child_of, encoders, same, stamps, state, successor_of
 
-from jepa import data
 from jepa.checkpoints import load as load_checkpoint
 from jepa.monitor import CollapseWarning, Watch
 from jepa.runs import build
 from jepa.runs import run as runs
 from jepa.runs.config import Part
+from jepa.runs.data import generate
 from jepa.runs.run import execute, learn, trained
 from jepa.runs.tasks import identity
 from jepa.streams import generator_for
@@ -48,7 +48,7 @@ def test_new_measure_trains_nothing(task, tmp_path, drawn, diff):
 
 def test_new_held_out_set_trains_nothing_and_is_measured(task, tmp_path, drawn):
     first = execute(task, tmp_path / "store")
-    data.write(tmp_path / "data", Part("plane"), 64, seed=2)
+    generate(tmp_path / "data", Part("plane"), 64, seed=2)
     again = execute(task._replace(held_out=tmp_path / "data"), tmp_path / "store")
     assert len(drawn) == 8 and again.folder == first.folder and again.rows != first.rows
 

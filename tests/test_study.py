@@ -13,11 +13,11 @@ import torch
 import yaml
 from conftest import ROOT
 
-from jepa import data
 from jepa.evaluate.landscapes import area, codes
 from jepa.lab import ledger, paths, study, style
 from jepa.lab.study import Study
 from jepa.runs.config import Part
+from jepa.runs.data import generate
 
 NAME = "09_tiny"
 VARIANT = {
@@ -46,7 +46,7 @@ def checkout(tmp_path_factory):
     world = {"name": "plane", "spread": 0.125}
     write(root / "experiments" / "data.yaml", {"plane/small": {"world": world, "count": 64, "seed": 1}})
     shutil.copy(ROOT / "experiments" / "claims.yaml", root / "experiments")
-    data.write(root / "data" / "plane" / "small", Part.of(world), 64, seed=1)
+    generate(root / "data" / "plane" / "small", Part.of(world), 64, seed=1)
     return root
 
 

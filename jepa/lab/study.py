@@ -138,7 +138,8 @@ class Study:
 
     def held_out(self, variant: str) -> HeldOut:
         """Return the held-out set of a variant, verified."""
-        return load(paths.data(self._variant(variant).data), {"world": self._variant(variant).config.world.flat()})
+        chosen = self._variant(variant)
+        return load(paths.data(chosen.data), {"world": chosen.config.world.flat()})
 
     def add(self, claim: str, variant: str, metric: str, values: Mapping[int, float] | pd.Series) -> None:
         """Add a derived measurement, one value per seed."""

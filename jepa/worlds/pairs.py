@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from jepa.data import Pairs
+
+__all__ = ["NEAR", "Pairs", "joined", "mismatched"]
 NEAR = 1.0  # a prediction meets a future, and a pair is plausible, up to that distance, in a world's units of length
-
-
-class Pairs(NamedTuple):
-    """A batch of contexts and targets with what made them."""
-
-    x: Tensor  # [B, …] context
-    a: Tensor  # [B, A] action, of width 0 where there is none
-    y: Tensor  # [B, …] target
-    factors: dict[str, Tensor]  # name -> [B, F] ground truth, for measuring only
 
 
 def mismatched(world: Any, factors: dict[str, Tensor]) -> Tensor:
