@@ -44,6 +44,14 @@ class Part:
         return {"name": self.name, **self.options}
 
 
+def _at_least(section: str, settings: Any, **least: int) -> None:
+    """Raises: ValueError for a setting below its least value."""
+    for name, number in least.items():
+        if not (value := getattr(settings, name)) >= number:
+            full = f"{section}.{name}" if section else name
+            raise ValueError(f"{full}: expected at least {number}, found {value!r}")
+
+
 def later(default: Any, absent: Any) -> Any:
     """Return a setting that came later than the first runs, which went as at the value `absent`: no key has it then."""
     return field(default=default, metadata={"absent": absent})
@@ -227,14 +235,6 @@ def _measures(old: tuple[Part, ...], value: Any) -> tuple[Part, ...]:
         if not isinstance(options, Mapping):
             raise ValueError(f"measure.{name}: expected a mapping of options, found {options!r}")
     return tuple(Part(part.name, {**part.options, **value.get(part.name, {})}) for part in old)
-
-
-def _at_least(section: str, settings: Any, **least: int) -> None:
-    """Raises: ValueError for a setting below its least value."""
-    for name, number in least.items():
-        if not (value := getattr(settings, name)) >= number:
-            full = f"{section}.{name}" if section else name
-            raise ValueError(f"{full}: expected at least {number}, found {value!r}")
 
 
 def checked(old: Any, value: Any, hint: Any, name: str) -> Any:
