@@ -80,12 +80,12 @@ class JEPA(nn.Module):
 
         Args: s_x: [B, D_x], or [1, D_x], a single context that serves all targets; a: [B or 1, A]; s_y: [B, D].
         """
-        s, a, target = s_x.unsqueeze(1), a.unsqueeze(1), s_y.unsqueeze(1)
 
         def at(z: Tensor) -> Tensor:
             """Return D [B, K]."""
             given = self.latent.predictor_input(z)  # [B or 1, K, J, Z]
-            distances = distance(self.step(s, a, given.flatten(1, 2)), target)
+            predicted = self.step(s_x.unsqueeze(1), a.unsqueeze(1), given.flatten(1, 2))
+            distances = distance(predicted, s_y.unsqueeze(1))
             return distances.unflatten(1, given.shape[1:3]).mean(-1)
 
         return at

@@ -73,7 +73,7 @@ def latents(subject: Subject) -> list[Row]:
     """Return how close the latent brings the prediction, the bits it spends, and what inferring it costs.
 
     `fit`: median D(s_y, s̃_y) at ž of true pairs, R(z) left out; `bits_spent` (left out where nothing bounds them):
-    `jepa.latents.base.Latent.rate`; `latent_rank`: effective rank of what the predictor is given of ž;
+    `jepa.latents.base.Latent.rate_bits`; `latent_rank`: effective rank of what the predictor is given of ž;
     `inference_cost`: floating-point operations of an inference, in units of one prediction's.
     """
     model, s, found = subject.model, subject.s, subject.inferred
@@ -85,7 +85,7 @@ def latents(subject: Subject) -> list[Row]:
     ]
     if model.latent.width:
         rows.append(Row("latent_rank", effective_rank(given.flatten(0, 1))))
-    rate = model.latent.rate(found.argmin)
+    rate = model.latent.rate_bits(found.argmin)
     return rows if math.isinf(rate) else [*rows, Row("bits_spent", rate)]
 
 

@@ -60,7 +60,7 @@ class Latent(nn.Module, ABC):
     def bits(self) -> float:
         """The most information z can carry, in bits; infinity where nothing bounds it."""
 
-    def rate(self, z: Tensor) -> float:
+    def rate_bits(self, z: Tensor) -> float:
         """Return the bits that inferred values z [N, Z] carry at most; infinity where nothing bounds them."""
         return math.inf
 

@@ -28,7 +28,7 @@ class Finite(Latent):
         """log₂ K."""
         return math.log2(len(self.codes))
 
-    def rate(self, z: Tensor) -> float:
+    def rate_bits(self, z: Tensor) -> float:
         """Return the entropy Σ_k −p_k log₂ p_k of how often each value is used in z [N, Z]."""
         fraction = torch.bincount(self.nearest(z), minlength=len(self.codes)).double() / len(z)
         return float(torch.special.entr(fraction).sum()) / math.log(2)

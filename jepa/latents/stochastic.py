@@ -77,7 +77,7 @@ class Noisy(Quadratic):
         power = 1 / (2 * self.alpha) if self.alpha else math.inf
         return self.width / 2 * math.log2(1 + power / self.sigma**2) if self.sigma else math.inf
 
-    def rate(self, z: Tensor) -> float:
+    def rate_bits(self, z: Tensor) -> float:
         """Return ½ log₂ det(1 + Cov z / σ²), the channel's capacity for the covariance of z [N, d]."""
         if not self.sigma:
             return math.inf
@@ -169,7 +169,7 @@ class Gaussian(Latent):
         """Infinity: nothing bounds μ; what it costs is R."""
         return math.inf
 
-    def rate(self, z: Tensor) -> float:
+    def rate_bits(self, z: Tensor) -> float:
         """Return the mean KL divergence of (μ, log σ) [N, 2 d] in bits, never less than the information in z'."""
         return float(self.regularize(z).double().mean()) / self.temperature / math.log(2)
 

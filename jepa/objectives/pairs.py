@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class PairObjective(nn.Module):
     model; with factors i_x and i_y of 0 or 1 criterion 1 or 2 is dropped.
     """
 
+    terms = ("total", "energy", "variance", "covariance")
+
     def __init__(
         self, weights: Weights, expanders: tuple[nn.Module, nn.Module] | None = None, encoded: bool = False
     ) -> None:
@@ -64,6 +66,11 @@ class PairObjective(nn.Module):
         super().__init__()
         self.weights, self.encoded = weights, encoded
         self.expander_x, self.expander_y = expanders or (nn.Identity(), nn.Identity())
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What decides a training, for its checkpoints."""
+        return asdict(self.weights)
 
     def forward(self, model: JEPA, batch: Any, progress: float) -> Loss:
         """Return the loss of a batch of true pairs x, a, y.
@@ -79,7 +86,7 @@ class PairObjective(nn.Module):
         energy = model.free_energy(s.s_x, batch.a, s.s_y, beta, learn=True).mean()
         spread, decorrelation = self._criteria(s, energy)
         total = energy_weight * energy + weights.variance * spread + weights.covariance * decorrelation
-        return Loss(total, {"total": total, "energy": energy, "variance": spread, "covariance": decorrelation})
+        return Loss(total, dict(zip(self.terms, (total, energy, spread, decorrelation), strict=True)))
 
     def _criteria(self, s: Representations, energy: Tensor) -> tuple[Tensor, Tensor]:
         """Return the terms of variance and covariance."""
