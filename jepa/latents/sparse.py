@@ -71,16 +71,19 @@ class Sparse(Latent):
     def minimize(self, D: Cost) -> Minimum:
         """Return where FISTA ends that begins at z = 0; in training the variance over the batch counts as well."""
 
+        E = self.energy(D)
+
         def smooth(z: Tensor) -> Tensor:
             """Return D, in training with the hinge of the variance, [B, 1]."""
-            return D(z) + self._hinge(z) if self.variance and self.training and len(z) > 1 else D(z)
+            value = E(z) - self.regularize(z)  # D with the rounding under which all that is published was measured
+            return value + self._hinge(z) if self.variance and self.training and len(z) > 1 else value
 
         with torch.no_grad():
             count = len(D(self.zero))
         start = self.zero.expand(count, -1, -1)
         found = fista(smooth, self._penalty, start, self.steps, self.lipschitz)
         with torch.no_grad():
-            return found._replace(value=self.energy(D)(found.argmin.unsqueeze(1)).squeeze(1))
+            return found._replace(value=E(found.argmin.unsqueeze(1)).squeeze(1))
 
     def constrain(self, proposal: Tensor) -> tuple[Tensor, Tensor]:
         """Return the proposal [B, Z], and in training what a low variance over the batch costs, [B]."""
