@@ -196,7 +196,7 @@ def test_a_loader_that_is_wrapped_naively_differs_after_a_cut(kind):
     assert not same(after, again)
 
 
-@pytest.mark.parametrize("kind", ["in order", "shuffled", "stream", "subclass", "own loader"])
+@pytest.mark.parametrize("kind", ["in order", "shuffled", "own generator", "distributed", "stream", "own loader"])
 def test_an_epoch_has_every_item_once_but_those_of_a_shorter_batch(kind):
     source, drawing, orders = from_loader(LOADERS[kind]()), generator(), []
     for _ in range(3):
