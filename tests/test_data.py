@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,66 @@ def test_set_that_cannot_be_made_is_an_error_and_leaves_nothing(tmp_path, world,
     with pytest.raises(ValueError, match=message):
         generate(tmp_path / "set", world, count, seed=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def small(**arrays) -> dict[str, np.ndarray]:
+    """Return named arrays of integers."""
+    return {"x": np.arange(12, dtype=np.int16).reshape(4, 3), "y": np.zeros((4, 2), np.uint8), **arrays}
+
+
+def test_what_is_written_is_what_is_read_in_its_unit(tmp_path):
+    arrays = small(kind=np.array([[3], [1], [2], [0]], np.int8))
+    data.write(tmp_path / "mine", arrays, {"x": 0.5, "y": 1 / 255, "kind": 1}, {"camera": "left"})
+    found = data.load(tmp_path / "mine", {"camera": "left"})
+    assert torch.equal(found.x, torch.arange(12.0).reshape(4, 3) / 2) and found.y.dtype == torch.float32
+    assert torch.equal(found.factors["kind"], torch.tensor([[3], [1], [2], [0]]))
+    assert json.loads((tmp_path / "mine" / "manifest.json").read_text())["camera"] == "left"
+    assert torch.equal(data.load(tmp_path / "mine", count=2).x, found.x[:2])
+    with pytest.raises(ValueError, match="expected mine made by the camera right, found left"):
+        data.dataset(tmp_path / "mine", {"camera": "right"})
+
+
+@pytest.mark.parametrize(
+    ("arrays", "about", "message"),
+    [
+        ({}, {}, "arrays: expected at least one"),
+        (small(x=np.zeros((4, 3))), {}, r"x: expected integers \[4, …\], found float64 \[4, 3\]"),
+        (small(y=np.zeros((5, 2), int)), {}, r"y: expected integers \[4, …\], found int64 \[5, 2\]"),
+        (small(z=np.zeros((4, 1), int)), {}, "quanta: expected one for 'z', found 'x', 'y'"),
+        (small(), {"files": 3}, "about: expected no entry 'files'"),
+    ],
+)
+def test_arrays_that_cannot_be_kept_are_an_error_and_leave_nothing(tmp_path, arrays, about, message):
+    with pytest.raises(ValueError, match=message):
+        data.write(tmp_path / "mine", arrays, {"x": 1, "y": 1}, about)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_without_pairs_are_no_held_out_set(tmp_path):
+    data.write(tmp_path / "mine", {"frames": np.zeros((2, 3, 1), int)}, {"frames": 1}, {})
+    with pytest.raises(ValueError, match="expected x and y in mine, found frames"):
+        data.load(tmp_path / "mine")
+
+
+def test_a_mapped_set_takes_no_memory_and_has_what_a_loaded_one_has(tmp_path):
+    large = np.random.RandomState(0).randint(-99, 99, (200, 10, 1000)).astype(np.int16)  # 4 MB
+    data.write(tmp_path / "mine", {"x": large, "y": large[:, :1]}, {"x": 0.25, "y": 0.5}, {})
+    before = hashlib.sha256((tmp_path / "mine" / "x.npy").read_bytes()).hexdigest()
+    data._hashed.cache_clear()
+    tracemalloc.start()
+    stored = data.dataset(tmp_path / "mine")
+    rows = stored.read("x", np.array([7, 3, 7]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < large.nbytes / 4
+    assert isinstance(stored.arrays["x"], np.memmap) and not stored.arrays["x"].flags.writeable
+    assert torch.equal(rows, data.load(tmp_path / "mine").x[[7, 3, 7]])
+    rows.zero_()
+    assert hashlib.sha256((tmp_path / "mine" / "x.npy").read_bytes()).hexdigest() == before
+
+
+def test_a_changed_file_is_not_mapped(folder):
+    file = folder / "y.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(ValueError, match="set/y.npy with SHA-256 .*dvc checkout"):
+        data.dataset(folder)

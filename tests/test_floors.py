@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"config", "energy", "minimize", "encoders", "worlds", "processes", "progress", "streams", "behavior"},
-    {"kinds", "checkpoints"},
-    {"predictors", "measures", "data", "latents", "regularizers", "planning", "variants"},
-    {"model", "tasks"},
+    {"batches", "config", "energy", "minimize", "encoders", "processes", "progress", "streams", "behavior"},
+    {"kinds", "checkpoints", "data"},
+    {"predictors", "measures", "worlds", "sources", "latents", "regularizers", "planning", "variants"},
+    {"model", "loaders", "tasks"},
     {"hjepa", "losses", "watch"},
     {"train"},
     {"build"},
