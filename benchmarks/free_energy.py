@@ -16,16 +16,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from jepa.encoded import encode
 from jepa.model import JEPA, Representations
 from jepa.runs import build
 from jepa.runs.config import configure
-from jepa.runs.encoded import encode
 from jepa.worlds.pairs import Pairs
 
 CONFIG = {
     "world": "fork",
-    "encoder_x": {"name": "convolutional", "outputs": 48},
-    "encoder_y": {"name": "convolutional", "outputs": 48},
+    "encoder": {"name": "convolutional", "outputs": 48},
+    "target_encoder": {"name": "convolutional", "outputs": 48},
     "predictor": {"name": "mlp", "hidden": [256, 256]},
 }
 
@@ -39,7 +39,7 @@ def one_by_one(model: JEPA, s: Representations) -> Tensor:
 
 def represent(model: JEPA, pairs: Pairs) -> Representations:
     """Return the representations of pairs, encoded a few hundred at a time."""
-    return Representations(encode(model.encoder_x, pairs.x), encode(model.encoder_y, pairs.y))
+    return Representations(encode(model.encoder, pairs.x), encode(model.target_encoder, pairs.y))
 
 
 def seconds(run: Callable[..., object], *arguments) -> float:

@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def head(way: dict[str, Any]) -> JEPA:
     """Return predictor, latent and inference behind representations, which stand for x and y."""
-    parts = {"encoder_x": {"name": "mlp", "outputs": WIDTH}, "encoder_y": {"name": "mlp", "outputs": WIDTH}}
+    parts = {"encoder": {"name": "mlp", "outputs": WIDTH}, "target_encoder": {"name": "mlp", "outputs": WIDTH}}
     config = configure({"world": "plane", "predictor": {"name": "mlp", "hidden": [192, 192]}}, parts, way)
     return build.head(build.model(config, seed=0)).eval()
 

@@ -19,8 +19,8 @@ from jepa.runs import build
 from jepa.runs.config import configure
 
 KINDS = {
-    "y itself": {"encoder_y": "identity"},
-    "s_y, 16 wide": {"encoder_y": {"name": "mlp", "outputs": 16}},
+    "y itself": {"target_encoder": "identity"},
+    "s_y, 16 wide": {"target_encoder": {"name": "mlp", "outputs": 16}},
 }
 
 
@@ -42,8 +42,8 @@ def main() -> None:
         def copied(y: torch.Tensor, model=model, x=x) -> torch.Tensor:
             """Return F(x, y) with the context repeated for every target."""
             with torch.no_grad():
-                s_x = model.encoder_x(x.expand(len(y), -1))
-                return model.minimum(Representations(s_x, model.encoder_y(y))).value
+                s_x = model.encoder(x.expand(len(y), -1))
+                return model.minimum(Representations(s_x, model.target_encoder(y))).value
 
         torch.testing.assert_close(once(points), copied(points))
         times: dict[str, list[float]] = {"once": [], "copied": []}

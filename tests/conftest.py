@@ -17,10 +17,12 @@ import torch  # noqa: E402 (it reads the number of threads when it is imported)
 from torch import Generator, nn  # noqa: E402
 
 from jepa.data import HeldOut  # noqa: E402
-from jepa.evaluate import Subject  # noqa: E402
 from jepa.latents.finite import Discrete, NoLatent  # noqa: E402
 from jepa.model import JEPA  # noqa: E402
+from jepa.objectives.pairs import PairObjective  # noqa: E402
+from jepa.runs import build  # noqa: E402
 from jepa.runs.behavior import Code, loaded  # noqa: E402
+from jepa.runs.build import Parts  # noqa: E402
 from jepa.runs.config import Part, configure  # noqa: E402
 from jepa.runs.data import generate  # noqa: E402
 from jepa.runs.run import Run  # noqa: E402
@@ -35,10 +37,15 @@ REFERENCE = 50.0
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {
     "latent": {"name": "low_dimensional", "size": 2, "starts": 4, "steps": 2},
-    "encoder_y": {"name": "mlp", "outputs": 3, "hidden": [8]},
+    "target_encoder": {"name": "mlp", "outputs": 3, "hidden": [8]},
     "predictor": {"hidden": [8]},
-    "train": {"steps": 8, "batch": 8, "watch": 0},
-    "measure": {"names": ["area", "volume"], "contexts": 1, "grid": 8, "chains": 64, "moves": 4, "samples": 40},
+    "train": {"steps": 8, "batch": 8},
+    "monitor": {"times": 0},
+    "evaluation": {"samples": 40},
+    "measure": [
+        {"name": "area", "contexts": 1, "grid": 8},
+        {"name": "volume", "contexts": 1, "chains": 64, "moves": 4},
+    ],
 }
 
 
@@ -59,13 +66,13 @@ def changed(task: Task, **diff) -> Task:
 
 def child_of(task: Task, **diff) -> Task:
     """Return a task that keeps the encoders of another one."""
-    diff = {"train": {"rate": 0.01, "pool": 48}, "latent": {"name": "discrete", "size": 3}, **diff}
-    return changed(task, **diff)._replace(name="child", frozen=task, start=None)
+    diff = {"train": {"rate": 0.01}, "pool": 48, "latent": {"name": "discrete", "size": 3}, **diff}
+    return changed(task, **diff)._replace(name="child", parents={"encoder": task})
 
 
 def successor_of(task: Task, **diff) -> Task:
     """Return a task that begins with the weights of another one."""
-    return changed(task, **diff)._replace(name="successor", start=task, frozen=None)
+    return changed(task, **diff)._replace(name="successor", parents={"start": task})
 
 
 def state(run: Run) -> dict[str, torch.Tensor]:
@@ -75,7 +82,7 @@ def state(run: Run) -> dict[str, torch.Tensor]:
 
 def encoders(run: Run) -> dict[str, torch.Tensor]:
     """Return the weights of the encoders that a run stored."""
-    return {name: value for name, value in state(run).items() if name.startswith("encoder_")}
+    return {name: value for name, value in state(run).items() if name.startswith(("encoder.", "target_encoder."))}
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -105,7 +112,7 @@ class Told(Fork):
 
 
 class Formula(nn.Module):
-    """A part given by a formula."""
+    """A part given by a formula; a predictor's formula takes s [B, D] and z."""
 
     def __init__(self, formula):
         super().__init__()
@@ -113,7 +120,7 @@ class Formula(nn.Module):
 
     def forward(self, s, a=None, z=None):
         """Return what the formula makes of s, and of z where there is one."""
-        return self.formula(s) if z is None else self.formula(s, z)
+        return self.formula(s) if z is None else self.formula(s.squeeze(1), z)
 
 
 def said(s):
@@ -142,11 +149,11 @@ def codebook(world, *rows):
     return lambda s, z: torch.einsum("bkc,cm,bmd->bkd", z.expand(len(s), -1, -1), weights, every(world, s))
 
 
-def told(formula, encoder_y, codes=2, world=None, count=300, **settings):
+def told(formula, target_encoder, codes=2, world=None, count=300, **settings):
     """Return a subject: a model built by hand, and what it is measured on."""
     world = world or Told()
     latent = codes if isinstance(codes, nn.Module) else Discrete(codes) if codes else NoLatent()
-    model = JEPA(Formula(lambda x: x), encoder_y, Formula(formula), latent)
+    model = JEPA(Formula(lambda x: x), target_encoder, Formula(formula), latent)
     return asked(world, model, count=count, **settings)
 
 
@@ -154,8 +161,9 @@ def asked(world, model, held_out=None, count=300, **settings):
     """Return a subject of a model."""
     pairs = world.sample(count, Generator().manual_seed(1), unseen=True)
     held_out = held_out or HeldOut(pairs.x, pairs.y, pairs.factors)
-    config = configure({"world": "fork", "measure.samples": 600, "encoder_y": "convolutional"}, settings)
-    return Subject(config, model, world, held_out, REFERENCE, Generator().manual_seed(2))
+    config = configure({"world": "fork", "evaluation.samples": 600, "target_encoder": "convolutional"}, settings)
+    of = Parts(world, model, PairObjective(config.loss), build.source(config, world))
+    return build.subject(config, 2, of, held_out, REFERENCE)
 
 
 def values(rows):

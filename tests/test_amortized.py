@@ -10,8 +10,8 @@ from torch import nn
 from jepa.encoders import MLP as Perceptron
 from jepa.encoders import Convolutional, Identity
 from jepa.latents.amortized import Amortized
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA, Representations
 from jepa.runs import build
 from jepa.runs.config import configure
@@ -36,7 +36,7 @@ def scattered(model):
 def made(**diff):
     """Return a JEPA on the plane that infers z by a network."""
     defaults = {"predictor": {"hidden": [8]}, "latent": CURVE, "inference": NETWORK}
-    return build.model(configure(defaults, {"encoder_x": MLP, "encoder_y": MLP}, diff), 0).double()
+    return build.model(configure(defaults, {"encoder": MLP, "target_encoder": MLP}, diff), 0).double()
 
 
 def test_network_is_linear_in_the_context_and_in_what_it_makes_of_the_target():
@@ -167,7 +167,7 @@ def test_network_has_no_temperature(latent, beta):
 
 def test_one_context_is_broadcast_against_many_targets():
     model, x, y = made(), normal(1, 2), normal(7, 2, seed=1)
-    s = Representations(model.encoder_x(x), model.encoder_y(y))
+    s = Representations(model.encoder(x), model.target_encoder(y))
     found, apart = model.minimum(s), model.infer(x.expand(7, -1), y)
     for one, other in zip(found, apart, strict=True):
         torch.testing.assert_close(one, other)
@@ -175,10 +175,10 @@ def test_one_context_is_broadcast_against_many_targets():
 
 
 @pytest.mark.parametrize("diff, kind, width", [
-    ({"encoder_x": FILTERS, "encoder_y": "identity", "inference": NETWORK | CHANNELS}, Convolutional, (2, 32, 32)),
-    ({"encoder_x": FILTERS, "encoder_y": FILTERS | {"outputs": 3}, "inference": NETWORK}, Perceptron, 3),
-    ({"world": "plane", "encoder_x": MLP, "encoder_y": "identity", "inference": NETWORK}, Perceptron, 2),
-    ({"world": "plane", "encoder_x": MLP, "encoder_y": "shared", "inference": NETWORK}, Perceptron, 3),
+    ({"encoder": FILTERS, "target_encoder": "identity", "inference": NETWORK | CHANNELS}, Convolutional, (2, 32, 32)),
+    ({"encoder": FILTERS, "target_encoder": FILTERS | {"outputs": 3}, "inference": NETWORK}, Perceptron, 3),
+    ({"world": "plane", "encoder": MLP, "target_encoder": "identity", "inference": NETWORK}, Perceptron, 2),
+    ({"world": "plane", "encoder": MLP, "target_encoder": "shared", "inference": NETWORK}, Perceptron, 3),
 ])  # fmt: skip
 def test_target_is_taken_as_it_comes(diff, kind, width):
     config = configure(CLIPS, diff)
@@ -202,7 +202,7 @@ def test_target_is_taken_as_it_comes(diff, kind, width):
 ])  # fmt: skip
 def test_option_that_does_not_exist_or_fit_is_an_error(diff, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        build.model(configure(CLIPS, {"encoder_x": FILTERS}, diff), 0)
+        build.model(configure(CLIPS, {"encoder": FILTERS}, diff), 0)
 
 
 def test_without_a_network_z_is_minimized():
@@ -224,10 +224,10 @@ def test_gradient_reaches_the_network_straight_through_a_code(latent):
     model, x, y = made(latent=latent).eval(), normal(6, 2), normal(6, 2, seed=1)
     s = model.encode(x, y)
     proposal = model.inference(*s)
-    value = model.latent.project(proposal)[0].detach().requires_grad_()
+    value = model.latent.constrain(proposal)[0].detach().requires_grad_()
     energy = model.cost(s)(value.unsqueeze(1)).sum()
     (slope,) = torch.autograd.grad(energy, value, retain_graph=True)
-    z, price = model.latent.project(proposal)
+    z, price = model.latent.constrain(proposal)
     torch.testing.assert_close(model.free_energy(s), model.cost(s)(z.unsqueeze(1)).squeeze(1) + price)
     (found,) = torch.autograd.grad(model.cost(s)(z.unsqueeze(1)).sum(), proposal)
     chain = 1 - proposal.detach().tanh() ** 2 if latent["name"] == "finite_scalar" else 1

@@ -71,8 +71,8 @@ def computed(tmp_path_factory):
         "claim": "E1",
         "data": "fork/small",
         "config": {
-            "encoder_x": {"name": "convolutional", "outputs": 4, "channels": [2], "hidden": 8},
-            "encoder_y": {"name": "convolutional", "outputs": 4, "channels": [2], "hidden": 8},
+            "encoder": {"name": "convolutional", "outputs": 4, "channels": [2], "hidden": 8},
+            "target_encoder": {"name": "convolutional", "outputs": 4, "channels": [2], "hidden": 8},
             "predictor": {"hidden": [8]},
             "latent": {"name": "discrete", "size": 2},
             "train": {"steps": 14, "batch": 8, "watch": 2, "watched": 32},

@@ -16,8 +16,8 @@ from jepa.runs.config import configure
 from jepa.train import fit
 
 JOINT = {
-    "encoder_x": {"name": "mlp", "outputs": 6, "hidden": [8]},
-    "encoder_y": {"name": "mlp", "outputs": 5, "hidden": [8]},
+    "encoder": {"name": "mlp", "outputs": 6, "hidden": [8]},
+    "target_encoder": {"name": "mlp", "outputs": 5, "hidden": [8]},
     "latent": {"name": "discrete", "size": 3},
     "expander": {"name": "expander", "outputs": 7, "hidden": [9]},
 }
@@ -34,8 +34,8 @@ def weights(seed: int, **diff) -> torch.Tensor:
     ("part", "known"),
     [
         ("world", build.WORLDS),
-        ("encoder_x", build.ENCODERS),
-        ("encoder_y", [*build.ENCODERS, "shared"]),
+        ("encoder", build.ENCODERS),
+        ("target_encoder", [*build.ENCODERS, "shared"]),
         ("predictor", build.PREDICTORS),
         ("latent", build.LATENTS),
         ("inference", build.INFERENCES),
@@ -50,35 +50,35 @@ def test_kind_that_does_not_exist_is_named_with_those_that_do(part, known):
 
 def test_only_the_target_encoder_can_be_shared():
     with pytest.raises(
-        ValueError, match="encoder_x: expected one of convolutional, coupling, identity, mlp, found 'shared'"
+        ValueError, match="encoder: expected one of convolutional, coupling, identity, mlp, found 'shared'"
     ):
-        build.model(configure(JOINT, {"encoder_x": "shared"}), seed=0)
+        build.model(configure(JOINT, {"encoder": "shared"}), seed=0)
 
 
 @pytest.mark.parametrize(
     ("diff", "message"),
     [
         ({"world": {"name": "plane", "mods": 3}}, "world: option of 'plane'.*found 'mods'; did you mean 'modes'"),
-        ({"encoder_x.outptus": 3}, "encoder_x: option of 'mlp'.*did you mean 'outputs'"),
-        ({"encoder_y": {"name": "identity", "width": 3}}, "encoder_y: option of 'identity'.*found 'width'"),
-        ({"encoder_y": {"name": "shared", "hidden": [3]}}, "encoder_y: option of 'shared'.*found 'hidden'"),
-        ({"encoder_x.inputs": 2}, "encoder_x: option of 'mlp'.*found 'inputs'"),  # the world decides
+        ({"encoder.outptus": 3}, "encoder: option of 'mlp'.*did you mean 'outputs'"),
+        ({"target_encoder": {"name": "identity", "width": 3}}, "target_encoder: option of 'identity'.*found 'width'"),
+        ({"target_encoder": {"name": "shared", "hidden": [3]}}, "target_encoder: option of 'shared'.*found 'hidden'"),
+        ({"encoder.inputs": 2}, "encoder: option of 'mlp'.*found 'inputs'"),  # the world decides
         ({"predictor.latent": 3}, "predictor: option of 'mlp'.*found 'latent'"),
         ({"latent.sise": 3}, "latent: option of 'discrete'.*did you mean 'size'"),
         ({"expander.hiden": [3]}, "expander: option of 'expander'.*did you mean 'hidden'"),
-        ({"latent": "discrete", "encoder_x.hidden": [1e3]}, "encoder_x: 'mlp' cannot be built"),
+        ({"latent": "discrete", "encoder.hidden": [1e3]}, "encoder: 'mlp' cannot be built"),
         ({"latent": {"name": "low_dimensional"}}, "latent: 'low_dimensional' cannot be built from {}.*size"),
         ({"latent": {"name": "low_dimensional", "size": 2, "rate": "1e-2"}}, "latent.rate: expected float"),
         ({"predictor.hidden": 64}, "predictor.hidden: expected tuple, found 64"),
         ({"world.dimension": 2.5}, "world.dimension: expected int, found 2.5"),
-        ({"encoder_y.outputs": 0}, "widths: expected at least 1"),
+        ({"target_encoder.outputs": 0}, "widths: expected at least 1"),
         (
-            {"encoder_x": {"name": "convolutional", "outputs": 6}},
+            {"encoder": {"name": "convolutional", "outputs": 6}},
             "inputs: expected pixels, C, H, W, found a width of 2",
         ),
         ({"world": "fork"}, r"inputs: expected a width, found pixels \[4, 32, 32\]"),
-        ({"world": "fork", "encoder_x": {**FILTERS, "patch": 5}}, "patch: expected an even number that divides 32"),
-        ({"encoder_x": {**FILTERS, "chanels": [2]}}, "encoder_x: option of 'convolutional'.*did you mean 'channels'"),
+        ({"world": "fork", "encoder": {**FILTERS, "patch": 5}}, "patch: expected an even number that divides 32"),
+        ({"encoder": {**FILTERS, "chanels": [2]}}, "encoder: option of 'convolutional'.*did you mean 'channels'"),
         ({"expander": {"name": "random_features", "featurs": 2}}, "expander: option of .*did you mean 'features'"),
         ({"expander": {"name": "random_features", "features": 0}}, "inputs, features: expected widths of at least 1"),
         ({"inference.steps": 3}, "inference: option of 'minimize': expected one of none, found 'steps'"),
@@ -110,9 +110,9 @@ def test_global_generator_is_left_as_it_was():
 
 
 def test_shared_encoder_is_one_module_with_one_expander():
-    shared = build.model(configure(JOINT, {"encoder_y": "shared"}), seed=0)
-    assert shared.encoder_x is shared.encoder_y and shared.expander_x is shared.expander_y
-    siamese = build.model(configure(JOINT, {"encoder_y.outputs": 6}), seed=0)
+    shared = build.model(configure(JOINT, {"target_encoder": "shared"}), seed=0)
+    assert shared.encoder is shared.target_encoder and shared.expander_x is shared.expander_y
+    siamese = build.model(configure(JOINT, {"target_encoder.outputs": 6}), seed=0)
     x = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(*shared.encode(x, x))
     assert not torch.equal(*siamese.encode(x, x))
@@ -129,10 +129,10 @@ def test_source_is_that_of_the_world_and_for_an_auto_encoder_shows_the_target_tw
 
 
 def test_convolutional_encoder_reads_the_clips_of_a_world():
-    shared = build.model(configure(JOINT, {"world": "fork", "encoder_x": FILTERS, "encoder_y": "shared"}), seed=0)
-    assert type(shared.encoder_x).__name__ == "Convolutional" and shared.encoder_x is shared.encoder_y
-    assert (shared.encoder_x.inputs, shared.encoder_x.outputs) == ((4, 32, 32), 6)
-    generative = {"world": {"name": "fork", "frames": 2}, "encoder_x": FILTERS, "encoder_y": "identity"}
+    shared = build.model(configure(JOINT, {"world": "fork", "encoder": FILTERS, "target_encoder": "shared"}), seed=0)
+    assert type(shared.encoder).__name__ == "Convolutional" and shared.encoder is shared.target_encoder
+    assert (shared.encoder.inputs, shared.encoder.outputs) == ((4, 32, 32), 6)
+    generative = {"world": {"name": "fork", "frames": 2}, "encoder": FILTERS, "target_encoder": "identity"}
     config = configure(JOINT, generative)
     model, pairs = build.model(config, seed=0), build.world(config).sample(3, torch.Generator().manual_seed(0))
     found = model.infer(pairs.x, pairs.y).value
@@ -150,7 +150,7 @@ def test_random_features_are_those_of_each_representation_and_never_trained():
     assert sum(name.startswith("expander") for name in model.state_dict()) == 4
     again = build.model(configure(JOINT, diff), seed=0)
     assert torch.equal(model.expander_x.weight, again.expander_x.weight)
-    shared = build.model(configure(JOINT, diff, {"encoder_y": "shared"}), seed=0)
+    shared = build.model(configure(JOINT, diff, {"target_encoder": "shared"}), seed=0)
     assert shared.expander_x is shared.expander_y
 
 
@@ -290,6 +290,6 @@ def test_nothing_names_an_accelerator_but_the_configuration(file: Path):
     assert devices(file.read_text()) == set()
 
 
-def test_an_accelerator_named_in_code_is_seen():
+def test_an_accelerator_named_in_code_is_probe():
     assert devices('"""On cuda."""\nx.cuda()') == devices("y.to('cuda:0')") == {"cuda"}
     assert devices('def f():\n    """cuda"""\n    # cuda\n    return torch.mps.seed()') == {"mps"}

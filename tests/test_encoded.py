@@ -12,7 +12,7 @@ from conftest import SMALL, changed, child_of, encoders, generator, same, stamps
 from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import save
 from jepa.data import HeldOut, load
-from jepa.evaluate import measure
+from jepa.evaluate.subject import measure
 from jepa.model import JEPA
 from jepa.runs import build, encoded
 from jepa.runs import run as runs
@@ -45,7 +45,7 @@ def settings(**diff):
 def made(config, count=600, seed=7):
     """Return what encoders make of pairs, the model and the held-out set."""
     model, pairs = build.model(config, 0), build.world(config).sample(count, generator(1))
-    model.encoder_x = Noisy(model.encoder_x)
+    model.encoder = Noisy(model.encoder)
     held_out = HeldOut(pairs.x, pairs.y, pairs.factors)
     return encoded.encoded(config, model, held_out, seed), model.eval(), held_out
 
@@ -63,11 +63,11 @@ def test_pairs_are_encoded_as_outside_of_training(streams):
         torch.testing.assert_close(part.x, x, rtol=0, atol=0)  # the identity, without what training would add
         assert torch.equal(part.a, a) and part.a.shape[1] == 1 and not part.y.requires_grad
         with torch.no_grad():
-            torch.testing.assert_close(part.y, model.encoder_y(y))
+            torch.testing.assert_close(part.y, model.target_encoder(y))
     assert found.pool.factors == {} and same(found.seen.factors, seen.factors)
     assert torch.equal(found.state, drawing.get_state()) and torch.equal(found.held_out.s_x, held_out.x)
     with torch.no_grad():
-        torch.testing.assert_close(found.held_out.s_y, model.encoder_y(held_out.y))
+        torch.testing.assert_close(found.held_out.s_y, model.target_encoder(held_out.y))
 
 
 def test_futures_that_cannot_be_counted_are_none():
@@ -113,11 +113,11 @@ def test_child_keeps_the_encoders_of_its_parent_to_the_bit(task, tmp_path, drawn
     assert len(drawn) == 10 and parent.folder != child.folder
     fresh = build.model(child.task.config, 3)
     assert len(encoders(child)) == 4 and same(encoders(child), encoders(parent))
-    assert not torch.equal(state(child)["encoder_y.layers.0.weight"], fresh.encoder_y.layers[0].weight)
+    assert not torch.equal(state(child)["target_encoder.layers.0.weight"], fresh.target_encoder.layers[0].weight)
     assert not torch.equal(state(child)["predictor.first.weight"], fresh.predictor.first.weight)
     assert trained(child).latent.width == 3 and child.curve["step"] == list(range(1, 9))
-    kept = trained(child).eval().encoder_y(torch.ones(1, 2))
-    assert torch.equal(kept, trained(parent).encoder_y(torch.ones(1, 2)))
+    kept = trained(child).eval().target_encoder(torch.ones(1, 2))
+    assert torch.equal(kept, trained(parent).target_encoder(torch.ones(1, 2)))
 
 
 @pytest.mark.parametrize("streams", ["purpose", "seed"])
@@ -130,7 +130,7 @@ def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path, s
     pairs = [world.sample(count, drawing) for count in (256, 256, 188)]  # 256 at a time
     with torch.no_grad():
         pool = [torch.cat([encode(part) for part in side]) for encode, side in (
-            (parent.encoder_x, [pair.x for pair in pairs]), (parent.encoder_y, [pair.y for pair in pairs])
+            (parent.encoder, [pair.x for pair in pairs]), (parent.target_encoder, [pair.y for pair in pairs])
         )]  # fmt: skip
 
     def sample(count, generator):
@@ -183,8 +183,8 @@ def test_other_held_out_set_is_another_file(task, tmp_path):
 FILTERS = {"name": "convolutional", "outputs": 6, "channels": [2], "patch": 8, "hidden": 8}
 CLIPS = {
     "world": {"name": "fork", "frames": 2},
-    "encoder_x": FILTERS,
-    "encoder_y": FILTERS,
+    "encoder": FILTERS,
+    "target_encoder": FILTERS,
     "predictor": {"hidden": [8]},
     "train": {"steps": 2, "batch": 8, "pool": 48, "watch": 0},
     "measure": {"names": ["collapse", "context", "modes", "latents", "entries"], "samples": 80, "probe": 16},

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa.energy import distance, energy, free_energy
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import NoLatent
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.measures.landscape import Box, grid, minima
 
 ENERGIES = st.lists(st.floats(-100, 100), min_size=1, max_size=8).map(lambda e: torch.tensor(e, dtype=torch.float64))

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from jepa.data import HeldOut
+from jepa.encoded import encoded
 from jepa.encoders import Identity
-from jepa.evaluate import Subject, inferring, measure
 from jepa.evaluate.landscapes import free_energy
+from jepa.evaluate.subject import Subject, inferring, measure
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete, NoLatent
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA
 from jepa.runs import build
 from jepa.runs.config import configure
-from jepa.runs.encoded import encoded
 
 
 class Predictor(nn.Module):
@@ -48,9 +48,9 @@ def subject(diff, count=2048):
     return config, world, HeldOut(pairs.x, pairs.y, pairs.factors)
 
 
-def hand_built(formula, latent, encoder_y=None, width=2):
+def hand_built(formula, latent, target_encoder=None, width=2):
     """Return a model whose context encoder keeps everything."""
-    return JEPA(Identity(width), encoder_y or Identity(width), Predictor(formula), latent)
+    return JEPA(Identity(width), target_encoder or Identity(width), Predictor(formula), latent)
 
 
 def measured(config, model, held_out, seed=0):
@@ -105,10 +105,12 @@ def test_area_of_four_perfect_codes_is_that_of_four_disks():
 
 
 def test_reference_is_the_mean_distance_between_targets_of_the_untrained_encoder():
-    config, world, held_out = subject({"encoder_y": {"name": "mlp", "outputs": 3}, "encoder_x": "identity"}, count=64)
+    config, world, held_out = subject(
+        {"target_encoder": {"name": "mlp", "outputs": 3}, "encoder": "identity"}, count=64
+    )
     values, _ = measured(config, hand_built(codebook(world, 0), Discrete(1), Constant()), held_out, seed=5)
     with torch.no_grad():
-        s = build.model(config, 5).encoder_y(held_out.y).double()
+        s = build.model(config, 5).target_encoder(held_out.y).double()
     assert values["reference_energy"] == pytest.approx(float(torch.cdist(s, s).square().sum() / (64 * 63)))
 
 
@@ -203,7 +205,7 @@ def test_options_for_measuring_change_the_inference_and_nothing_else():
     better = inferring(config, model)
     assert (better.latent.steps, len(better.latent.points), better.latent.width) == (20, 32, 2)
     assert (model.latent.steps, len(model.latent.points)) == (0, 1)
-    assert better.encoder_x is model.encoder_x and better.predictor is model.predictor
+    assert better.encoder is model.encoder and better.predictor is model.predictor
     assert better.state_dict().keys() == weights.keys()
     low = [net.infer(held_out.x, held_out.y).value for net in (better, model)]
     assert (low[0] <= low[1]).all() and low[0].mean() < low[1].mean()
@@ -255,10 +257,10 @@ def test_subject_behind_frozen_encoders_takes_what_they_have_made():
     taken = Subject(config, deaf, world, held_out, 1.0, torch.Generator().manual_seed(3), made)
     torch.rand(5, generator=taken.generator)  # whatever was drawn before, the pairs are those that were encoded
     assert torch.equal(plain.a, held_out.factors["mode"].float()) and torch.equal(taken.a, plain.a)
-    for one, two in ((plain.s, taken.s), (plain.s_seen, taken.s_seen), (plain.seen[:3], taken.seen[:3])):
+    for one, two in ((plain.s, taken.s), (plain.s_probe, taken.s_probe), (plain.seen[:3], taken.seen[:3])):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert all(torch.equal(plain.known[name], taken.known[name]) for name in plain.known)
-    assert torch.equal(plain.alternatives, taken.alternatives) and len(taken.s_seen.s_x) == 300
+    assert torch.equal(plain.alternatives, taken.alternatives) and len(taken.s_probe.s_x) == 300
 
 
 def test_option_for_measuring_that_the_latent_has_not_is_an_error():

@@ -8,7 +8,7 @@ from conftest import REFERENCE, Formula, Told, asked, brute_mismatched, codebook
 from torch import nn
 
 from jepa.data import HeldOut
-from jepa.evaluate import futures
+from jepa.evaluate.subject import futures
 from jepa.latents.finite import NoLatent
 from jepa.measures.collapse import auroc, contrast, effective_rank
 from jepa.model import JEPA
@@ -55,7 +55,7 @@ def test_constant_model_has_collapsed():
 
 def test_parameters_are_counted():
     subject = told(codebook(EVEN, (1, 0), (0, 1)), of_path(EVEN))
-    subject.model.encoder_x.weights = nn.Parameter(torch.zeros(3, 5))
+    subject.model.encoder.weights = nn.Parameter(torch.zeros(3, 5))
     assert values(futures.collapse(subject))["parameters"] == 15
 
 

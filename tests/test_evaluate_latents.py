@@ -13,13 +13,13 @@ from scipy import stats
 from torch import nn
 
 from jepa.data import HeldOut
-from jepa.evaluate import Subject, latents
+from jepa.encoded import Encoded
+from jepa.evaluate.subject import Subject, latents
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA
 from jepa.runs import build
 from jepa.runs.config import configure
-from jepa.runs.encoded import Encoded
 
 EVEN, UNEVEN = Told(), Told(turns=(-1, 0, 1), odds=(1, 2, 5))
 
@@ -132,8 +132,8 @@ def test_one_value_for_each_future_is_one_however_often_it_comes_true(world):
 
 
 REAL = {
-    "encoder_x": {"name": "mlp", "outputs": 5, "hidden": [8]},
-    "encoder_y": {"name": "mlp", "outputs": 6, "hidden": [8]},
+    "encoder": {"name": "mlp", "outputs": 5, "hidden": [8]},
+    "target_encoder": {"name": "mlp", "outputs": 6, "hidden": [8]},
     "predictor": {"hidden": [7]},
 }
 FREE = {"name": "low_dimensional", "size": 3, "starts": 8, "steps": 4}
@@ -193,7 +193,7 @@ def test_wells_of_codes_with_a_price_begin_at_it():
     assert all(abs(value) < 1e-9 for value in values(latents.wells(subject)).values())
 
 
-def test_inference_that_misses_the_lowest_well_is_seen(monkeypatch):
+def test_inference_that_misses_the_lowest_well_is_probe(monkeypatch):
     subject = real({"name": "discrete", "size": 2})
     infer = Discrete.infer
 
@@ -222,7 +222,7 @@ def test_measuring_leaves_the_model_as_it_is():
 
 def test_probe_of_paths_learns_once_for_all_that_is_behind_the_same_encoders():
     of = told(codebook(EVEN, *identity(2)), of_path(EVEN), 2, EVEN)
-    seen = of.seen._replace(x=of.s_seen.s_x, y=of.s_seen.s_y)
+    seen = of.seen._replace(x=of.s_probe.s_x, y=of.s_probe.s_y)
     pairs = Encoded(seen, seen, of.s, of.alternatives, torch.empty(0))
     first, second = (dataclasses.replace(of, encoded=pairs) for _ in range(2))
     assert first.path_probe is second.path_probe and first.path_probe is not of.path_probe

@@ -64,7 +64,7 @@ def test_imports_lead_down(module):
     assert upward(module, MODULES[module].read_text()) == []
 
 
-def test_an_import_that_leads_up_is_seen():
+def test_an_import_that_leads_up_is_probe():
     assert upward("jepa.energy", "def f():\n    from jepa.model import JEPA") == ["jepa.model"]
     assert upward("jepa.train", "import jepa.lab.paths") == ["jepa.lab.paths"]
     assert upward("jepa.energy", "from jepa.minimize import fista") == ["jepa.minimize"]

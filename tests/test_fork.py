@@ -188,7 +188,7 @@ def test_factors_are_uniform_and_independent(world, source):
 
 
 @pytest.mark.parametrize("low, high, bands", [(0.4, 0.85, 9), (0.2, 0.85, 2), (0.3, 0.55, 4), (0.5, 0.7, 3)])
-def test_angles_seen_and_unseen_share_no_band(low, high, bands):
+def test_angles_probe_and_unseen_share_no_band(low, high, bands):
     world, edges = Fork(frames=2, low=low, high=high, bands=bands), np.linspace(low, high, bands + 1)
     training, held_out = (world.sample(500, seeded(), unseen).factors["angle"].numpy() for unseen in (False, True))
     for angles, first in ((training, 0), (held_out, 1), (from_integers(world, 100)[1]["angle"].numpy(), 1)):

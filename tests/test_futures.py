@@ -9,12 +9,12 @@ import torch
 from conftest import BEFORE, Formula, Told, asked, codebook, every, generator, of_path, of_trees, told, values
 from torch import nn
 
+from jepa.encoded import encode
 from jepa.encoders import Coupling, Identity
-from jepa.evaluate import futures
+from jepa.evaluate.subject import futures
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA, Representations
-from jepa.runs.encoded import encode
 
 
 def apart(a, b):
@@ -147,7 +147,7 @@ def test_code_is_what_y_is_rebuilt_from():
     subject = told(codebook(EVEN, (1, 0), (0, 1)), of_path(EVEN))
     s = subject.s
     assert torch.equal(futures.code(subject.model, s), s.s_y) and torch.equal(s.s_y, subject.held_out.y[:, :4])
-    rebuilt = JEPA(subject.model.encoder_x, Identity(4), subject.model.predictor, subject.model.latent)
+    rebuilt = JEPA(subject.model.encoder, Identity(4), subject.model.predictor, subject.model.latent)
     branch = nn.functional.one_hot(subject.held_out.factors["branch"][:, 0], 2)
     found = futures.code(rebuilt, Representations(s.s_x, s.s_y))
     assert torch.equal(found, torch.cat([s.s_x, branch], 1))
@@ -213,14 +213,14 @@ def test_context_is_what_s_x_holds():
     assert values(futures.context(many))["context_probe_r2"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_context_that_holds_the_texture_is_seen():
+def test_context_that_holds_the_texture_is_probe():
     subject = told(codebook(EVEN, (1, 0), (0, 1)), of_path(EVEN))
-    for part in (subject.held_out, subject.seen):
+    for part in (subject.held_out, subject.probe_pairs):
         assert part.x.shape[1] == 6
     textured = JEPA(Formula(lambda x: x), of_path(EVEN), Formula(lambda s, z: s.unsqueeze(1)), Discrete(1))
     subject = asked(EVEN, textured, subject.held_out)
-    subject.__dict__["s_seen"], subject.__dict__["s"] = (
-        Representations(part.factors["texture_x"], part.y) for part in (subject.seen, subject.held_out)
+    subject.__dict__["s_probe"], subject.__dict__["s"] = (
+        Representations(part.factors["texture_x"], part.y) for part in (subject.probe_pairs, subject.held_out)
     )
     found = values(futures.context(subject))
     assert found["context_texture_r2"] > 0.98 and found["context_probe_r2"] < 0.1

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from jepa.encoders import Identity
-from jepa.latents.fuzzy import Draws, Dropped, Gaussian, Noisy
+from jepa.latents.stochastic import Draws, Dropped, Gaussian, Noisy
 from jepa.model import JEPA, Representations
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -51,7 +51,7 @@ def test_energy_is_the_mean_over_what_is_heard_plus_the_regularizer(latent):
     found = model.cost(PAIRS)(z)
     for b in range(6):
         for k in range(3):
-            heard = latent.heard(z[b, k])
+            heard = latent.predictor_input(z[b, k])
             assert heard.shape == (versions(latent), 2)
             each = [float((PAIRS.s_y[b] - PAIRS.s_x[b] - WEIGHT @ one).square().sum()) for one in heard]
             assert float(found[b, k]) == pytest.approx(sum(each) / len(each) + float(latent.regularize(z[b, k])))
@@ -70,7 +70,7 @@ def test_noise_raises_the_energy_by_what_it_moves_the_prediction(sigma):
 def test_nothing_is_dropped_outside_of_training(probability):
     latent, z = Dropped(2, 0.5, probability).double().eval(), normal(3, 4, 2)
     state = latent.draws.get_extra_state()
-    assert torch.equal(latent.heard(z), z.unsqueeze(-2))
+    assert torch.equal(latent.predictor_input(z), z.unsqueeze(-2))
     assert torch.equal(latent.draws.get_extra_state(), state)
     plain = made(Noisy(2, 0.5, sigma=0.0, draws=1)).minimum(PAIRS)
     torch.testing.assert_close(made(latent).minimum(PAIRS).value, plain.value)
@@ -79,7 +79,7 @@ def test_nothing_is_dropped_outside_of_training(probability):
 @pytest.mark.parametrize(("probability", "alpha"), [(0.3, 0.5), (0.8, 4.0)])
 def test_dropping_in_training_is_as_frequent_as_asked_for(probability, alpha):
     latent = Dropped(2, alpha, probability).train()
-    heard = latent.heard(torch.full((4000, 2), 50.0))[:, 0]
+    heard = latent.predictor_input(torch.full((4000, 2), 50.0))[:, 0]
     dropped = heard[(heard != 50).all(-1)].double()
     assert ((heard == 50).all(-1) | (heard != 50).all(-1)).all()  # all of z or nothing
     assert heard.shape == (4000, 2) and stats.binomtest(len(dropped), 4000, probability).pvalue > 0.001
@@ -89,7 +89,7 @@ def test_dropping_in_training_is_as_frequent_as_asked_for(probability, alpha):
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0), (1.0, 1)])
 def test_all_or_nothing_can_be_dropped(probability, share):
-    heard = Dropped(1, 0.5, probability).train().heard(torch.full((500, 1), 50.0))
+    heard = Dropped(1, 0.5, probability).train().predictor_input(torch.full((500, 1), 50.0))
     assert (heard != 50).float().mean() == share
 
 
@@ -118,13 +118,15 @@ def test_noise_is_fixed_in_measuring_and_new_in_training(latent):
     z = normal(4, latent.free or 2).float()
     latent = latent.float()
     before = torch.get_rng_state()
-    assert torch.equal(latent.eval().heard(z), latent.heard(z)) and latent.heard(z).shape == (4, versions(latent), 2)
+    assert torch.equal(latent.eval().predictor_input(z), latent.predictor_input(z)) and latent.predictor_input(
+        z
+    ).shape == (4, versions(latent), 2)
     state = latent.train().state_dict()
     state = {name: value.clone() for name, value in state.items()}
-    first, second = latent.heard(z), latent.heard(z)
+    first, second = latent.predictor_input(z), latent.predictor_input(z)
     assert first.shape == (4, 1, 2) and not torch.equal(first, second)
     latent.load_state_dict(state)
-    assert torch.equal(latent.heard(z), first) and torch.equal(latent.heard(z), second)
+    assert torch.equal(latent.predictor_input(z), first) and torch.equal(latent.predictor_input(z), second)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -159,31 +161,31 @@ def test_bits_spent_are_the_capacity_for_the_covariance_of_z(size, sigma):
     z = normal(300, size) @ normal(size, size, seed=1)
     ratio = np.eye(size) + np.atleast_2d(np.cov(z.numpy().T)) / sigma**2
     expected = 0.5 * np.linalg.slogdet(ratio)[1] / np.log(2)
-    assert Noisy(size, 0.5, sigma).spent(z) == pytest.approx(expected, rel=1e-10)
-    assert Noisy(size, 0.5, sigma).spent(torch.ones(9, size)) == pytest.approx(0, abs=1e-12)
-    assert Noisy(size, 0.5, sigma=0.0).spent(z) == Dropped(size, 0.5).spent(z) == math.inf
+    assert Noisy(size, 0.5, sigma).rate_bits(z) == pytest.approx(expected, rel=1e-10)
+    assert Noisy(size, 0.5, sigma).rate_bits(torch.ones(9, size)) == pytest.approx(0, abs=1e-12)
+    assert Noisy(size, 0.5, sigma=0.0).rate_bits(z) == Dropped(size, 0.5).rate_bits(z) == math.inf
 
 
 def test_bits_spent_under_the_prior_are_the_bits():
     latent = Noisy(3, alpha=0.25, sigma=0.5)
     drawn = latent.sample((20_000,), torch.Generator().manual_seed(0))
-    assert latent.spent(drawn) == pytest.approx(latent.bits, rel=0.01)
+    assert latent.rate_bits(drawn) == pytest.approx(latent.bits, rel=0.01)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 3.0])
 def test_bits_spent_by_a_gaussian_are_its_divergence(temperature):
     mean, log_deviation = normal(40, 3), normal(40, 3, seed=1)
     nats = kl_divergence(Normal(mean, log_deviation.exp()), Normal(torch.zeros(3), torch.ones(3))).sum(-1).mean()
-    found = Gaussian(3, temperature).double().spent(torch.cat([mean, log_deviation], -1))
+    found = Gaussian(3, temperature).double().rate_bits(torch.cat([mean, log_deviation], -1))
     assert found == pytest.approx(float(nats) / math.log(2), rel=1e-10)
-    assert Gaussian(3, temperature).spent(torch.zeros(5, 6)) == 0
+    assert Gaussian(3, temperature).rate_bits(torch.zeros(5, 6)) == 0
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_without_noise_and_regularizer_z_is_free(training):
     latent, z = Noisy(2, alpha=0.0, sigma=0.0, draws=3).double().train(training), 1e6 * normal(4, 2)
-    assert not latent.regularize(z).any() and latent.bits == latent.spent(z) == math.inf
-    assert torch.equal(latent.heard(z), z.unsqueeze(-2).expand(4, 1 if training else 3, 2))
+    assert not latent.regularize(z).any() and latent.bits == latent.rate_bits(z) == math.inf
+    assert torch.equal(latent.predictor_input(z), z.unsqueeze(-2).expand(4, 1 if training else 3, 2))
 
 
 @pytest.mark.parametrize(("make", "message"), [

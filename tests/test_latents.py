@@ -16,11 +16,11 @@ from torch import nn
 from jepa.encoders import MLP as Encoder
 from jepa.encoders import Identity
 from jepa.energy import energy
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete, NoLatent
-from jepa.latents.fuzzy import Dropped, Gaussian, Noisy
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.latents.quantized import FiniteScalar, VectorQuantized
 from jepa.latents.sparse import Sparse
+from jepa.latents.stochastic import Dropped, Gaussian, Noisy
 from jepa.measures.collapse import effective_rank
 from jepa.model import JEPA, Representations
 from jepa.predictors import MLP as Predictor
@@ -156,10 +156,10 @@ def test_chain_is_the_product_of_its_matrices(layers):
     for matrix in latent.state_dict().values():
         product = matrix @ product
     assert len(latent.state_dict()) == layers and sum(p.numel() for p in latent.parameters()) == 9 * layers
-    torch.testing.assert_close(latent.heard(z).detach(), (z @ product.T).unsqueeze(-2))
-    proposed, cost = latent.project(z)
+    torch.testing.assert_close(latent.predictor_input(z).detach(), (z @ product.T).unsqueeze(-2))
+    proposed, cost = latent.constrain(z)
     assert torch.equal(proposed, z) and not cost.any() and cost.shape == (7,)
-    spread = np.std(chained(200, 3).heard(normal(500, 200)).detach().numpy())
+    spread = np.std(chained(200, 3).predictor_input(normal(500, 200)).detach().numpy())
     assert 0.8 < spread < 1.25  # the scale of z survives
 
 
@@ -168,7 +168,7 @@ def test_chain_of_known_rank_lets_no_more_dimensions_through(rank):
     latent, z = chained(4, 2, alpha=0.3), normal(50, 4)
     with torch.no_grad():
         latent.chain[0].weight.copy_(torch.diag(torch.tensor([1.0] * rank + [0.0] * (4 - rank))))
-        heard = latent.heard(z)[:, 0]
+        heard = latent.predictor_input(z)[:, 0]
     assert np.linalg.matrix_rank(heard.numpy(), tol=1e-9) == rank
     torch.testing.assert_close(latent.regularize(z), 0.3 * z.square().sum(-1))  # R is of z, not of what is heard
 
@@ -180,9 +180,9 @@ def test_inference_through_a_chain_finds_the_best_point_of_its_range(rank):
     with torch.no_grad():
         latent.chain[1].weight.copy_(left @ right)
         latent.chain[0].weight.copy_(torch.eye(3))
-    found = latent.infer(lambda z: energy(target, latent.heard(z)[..., 0, :], latent.regularize(z)))
+    found = latent.infer(lambda z: energy(target, latent.predictor_input(z)[..., 0, :], latent.regularize(z)))
     basis = torch.linalg.qr(left).Q
-    heard = latent.heard(found.argmin)[:, 0].detach()
+    heard = latent.predictor_input(found.argmin)[:, 0].detach()
     torch.testing.assert_close(heard, target @ basis @ basis.T, rtol=0, atol=1e-4)
     torch.testing.assert_close(found.value, (target - target @ basis @ basis.T).square().sum(1), rtol=0, atol=1e-6)
 
@@ -201,11 +201,11 @@ def test_gradient_descent_on_a_chain_prefers_few_dimensions():
         reader = normal(8, 8, seed=3) / 3
         optimizer = torch.optim.SGD(latent.parameters(), 0.05)
         for _ in range(1500):
-            loss = ((latent.heard(z)[:, 0] - wanted) @ reader[:, :3]).square().mean()
+            loss = ((latent.predictor_input(z)[:, 0] - wanted) @ reader[:, :3]).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        ranks.append(effective_rank(latent.heard(z)[:, 0].detach()))
+        ranks.append(effective_rank(latent.predictor_input(z)[:, 0].detach()))
     assert ranks[1] < 0.7 * ranks[0] and ranks[1] < 3.5
 
 
@@ -354,9 +354,11 @@ def test_inference_mode_changes_nothing(name, seeded):
 def test_latent_can_be_stored(name, copied, seeded):
     latent = LATENTS[name]()
     z = torch.randn(50, latent.free or latent.width)
-    latent.heard(z)  # in training some draw from a generator of their own, which is stored as it stands
+    latent.predictor_input(z)  # in training some draw from a generator of their own, which is stored as it stands
     other = copied(latent)
-    assert torch.equal(other.regularize(z), latent.regularize(z)) and torch.equal(other.heard(z), latent.heard(z))
+    assert torch.equal(other.regularize(z), latent.regularize(z)) and torch.equal(
+        other.predictor_input(z), latent.predictor_input(z)
+    )
     y, wide = torch.randn(6, latent.width), slice(latent.width)
 
     def inferred(latent):
@@ -367,9 +369,9 @@ def test_latent_can_be_stored(name, copied, seeded):
 
 def test_bits_spent_are_the_entropy_of_use_and_unbounded_without_noise():
     codes = torch.eye(4)[[0, 0, 0, 0, 1, 1, 2, 3]]
-    assert Discrete(4).spent(codes) == pytest.approx(1.75)  # 1/2 · 1 + 1/4 · 2 + 2 · 1/8 · 3
-    assert NoLatent().spent(torch.zeros(5, 0)) == 0 and Discrete(1).spent(torch.ones(5, 1)) == 0
-    assert LowDimensional(2, 0.5).spent(normal(5, 2)) == math.inf
+    assert Discrete(4).rate_bits(codes) == pytest.approx(1.75)  # 1/2 · 1 + 1/4 · 2 + 2 · 1/8 · 3
+    assert NoLatent().rate_bits(torch.zeros(5, 0)) == 0 and Discrete(1).rate_bits(torch.ones(5, 1)) == 0
+    assert LowDimensional(2, 0.5).rate_bits(normal(5, 2)) == math.inf
 
 
 @pytest.mark.parametrize("latent", [NoLatent(), Discrete(3)])

@@ -21,7 +21,7 @@ def model():
     """Two encoders of unlike width, each with an expander of its own."""
     expander = {"name": "expander", "outputs": 5, "hidden": [7]}
     wide, narrow = {"name": "mlp", "outputs": 4, "hidden": [8]}, {"name": "mlp", "outputs": 3, "hidden": [8]}
-    diff = {"encoder_x": wide, "encoder_y": narrow, "latent": {"name": "discrete", "size": 3}, "expander": expander}
+    diff = {"encoder": wide, "target_encoder": narrow, "latent": {"name": "discrete", "size": 3}, "expander": expander}
     return build.model(configure(diff), seed=0).double()
 
 
@@ -31,7 +31,7 @@ BATCH = normal(16, 2), normal(16, 0), normal(16, 2, seed=1)
 def by_hand(model, beta=math.inf):
     """The three terms, each by its own module."""
     x, _, y = BATCH
-    v_x, v_y = model.expander_x(model.encoder_x(x)), model.expander_y(model.encoder_y(y))
+    v_x, v_y = model.expander_x(model.encoder(x)), model.expander_y(model.target_encoder(y))
     return {
         "energy": free_energy(model.energy(x, y, model.latent.codes.unsqueeze(0)), beta).mean(),
         "variance": (variance(v_x) + variance(v_y)) / 2,
@@ -73,7 +73,7 @@ def test_term_without_weight_is_zero_and_changes_no_other(model, silent):
 @pytest.mark.parametrize("i_x, i_y", [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0), (0.0, 0.0)])
 def test_information_of_each_encoder_has_a_factor_of_its_own(model, i_x, i_y):
     x, _, y = BATCH
-    v_x, v_y = model.expander_x(model.encoder_x(x)), model.expander_y(model.encoder_y(y))
+    v_x, v_y = model.expander_x(model.encoder(x)), model.expander_y(model.target_encoder(y))
     terms = loss(model, *BATCH, WEIGHTS._replace(information_x=i_x, information_y=i_y))
     torch.testing.assert_close(terms.variance, (i_x * variance(v_x) + i_y * variance(v_y)) / 2)
     torch.testing.assert_close(terms.covariance, i_x * covariance(v_x) + i_y * covariance(v_y))
@@ -100,7 +100,7 @@ def test_terms_that_are_dropped_are_not_computed(model):
 
 def test_factors_of_one_change_no_bit(model):
     x, a, y = BATCH
-    v_x, v_y = model.expander_x(model.encoder_x(x)), model.expander_y(model.encoder_y(y))
+    v_x, v_y = model.expander_x(model.encoder(x)), model.expander_y(model.target_encoder(y))
     terms = loss(model, *BATCH, WEIGHTS)
     spread, decorrelation = sum(variance(v) for v in (v_x, v_y)) / 2, sum(covariance(v) for v in (v_x, v_y))
     assert (terms.variance, terms.covariance) == (spread, decorrelation)

@@ -11,8 +11,8 @@ from torch import nn
 from jepa.encoders import MLP as Encoder
 from jepa.encoders import Identity
 from jepa.energy import distance, free_energy
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.model import JEPA, Representations
 from jepa.predictors import MLP as Predictor
 from jepa.runs import build
@@ -56,46 +56,46 @@ class Copy(nn.Module):
 
 @pytest.mark.parametrize("latent", [CODES, CURVE])
 def test_energy_is_the_distance_to_the_prediction_plus_the_regularizer(latent):
-    model, x, y = made(encoder_x=MLP, encoder_y=MLP, latent=latent), normal(5, 2), normal(5, 2, seed=1)
+    model, x, y = made(encoder=MLP, target_encoder=MLP, latent=latent), normal(5, 2), normal(5, 2, seed=1)
     z = model.latent.sample((5, 6), torch.Generator().manual_seed(0)).double()
     expected = torch.empty(5, 6, dtype=torch.float64)
     for b in range(5):
         for k in range(6):
-            row, none = model.encoder_x(x[b : b + 1]), x.new_zeros(1, 0)
+            row, none = model.encoder(x[b : b + 1]), x.new_zeros(1, 0)
             prediction = model.predictor(row, none, z[b : b + 1, k : k + 1])[0, 0]
-            expected[b, k] = (model.encoder_y(y[b]) - prediction).square().sum() + model.latent.regularize(z[b, k])
+            expected[b, k] = (model.target_encoder(y[b]) - prediction).square().sum() + model.latent.regularize(z[b, k])
     torch.testing.assert_close(model.energy(x, y, z), expected)
-    torch.testing.assert_close(distance(model.predictions(x, z), model.encoder_y(y).unsqueeze(1)),
+    torch.testing.assert_close(distance(model.predictions(x, z), model.target_encoder(y).unsqueeze(1)),
                                expected - model.latent.regularize(z))  # fmt: skip
 
 
 def test_generative_latent_variable_model_measures_its_energy_on_y_itself():
-    model, x, y = made(encoder_x=MLP, latent=CODES), normal(5, 2), normal(5, 2, seed=1)
+    model, x, y = made(encoder=MLP, latent=CODES), normal(5, 2), normal(5, 2, seed=1)
     outputs = model.predictions(x, model.latent.codes.unsqueeze(0))
     expected = torch.stack([(y - outputs[:, k]).square().sum(1) for k in range(4)]).amin(0)
     torch.testing.assert_close(model.infer(x, y).value, expected)
 
 
 def test_auto_encoder_measures_what_it_fails_to_rebuild():
-    config = configure({"context": "y", "encoder_x": NARROW, "predictor": {"hidden": [8]}})
+    config = configure({"context": "y", "encoder": NARROW, "predictor": {"hidden": [8]}})
     model, none = build.model(config, 0), torch.zeros(5, 1, 0)
     pairs = build.source(config, build.world(config))(5, torch.Generator().manual_seed(0))
     assert torch.equal(pairs.x, pairs.y)
-    code = model.encoder_x(pairs.y)
+    code = model.encoder(pairs.y)
     assert code.shape == (5, 1)
     rebuilt = model.predictor(code, code[:, :0], none)[:, 0]
     torch.testing.assert_close(model.infer(pairs.x, pairs.y).value, (pairs.y - rebuilt).square().sum(1))
 
 
 def test_joint_embedding_compares_two_representations():
-    model, x, y = made(encoder_x=MLP, encoder_y=MLP, predictor="identity"), normal(5, 2), normal(5, 2, seed=1)
-    torch.testing.assert_close(model.infer(x, y).value, (model.encoder_x(x) - model.encoder_y(y)).square().sum(1))
+    model, x, y = made(encoder=MLP, target_encoder=MLP, predictor="identity"), normal(5, 2), normal(5, 2, seed=1)
+    torch.testing.assert_close(model.infer(x, y).value, (model.encoder(x) - model.target_encoder(y)).square().sum(1))
 
 
 def test_shared_encoder_is_one_module_with_one_expander():
     head = {"name": "expander", "outputs": 4, "hidden": []}
-    shared = made(encoder_x=MLP, encoder_y="shared", predictor="identity", expander=head)
-    apart = made(encoder_x=MLP, encoder_y=MLP, predictor="identity", expander=head)
+    shared = made(encoder=MLP, target_encoder="shared", predictor="identity", expander=head)
+    apart = made(encoder=MLP, target_encoder=MLP, predictor="identity", expander=head)
     x, y = normal(5, 2), normal(5, 2, seed=1)
     assert 2 * sum(p.numel() for p in shared.parameters()) == sum(p.numel() for p in apart.parameters())
     assert shared.infer(x, x).value.tolist() == [0.0] * 5
@@ -106,7 +106,7 @@ def test_shared_encoder_is_one_module_with_one_expander():
 
 def test_seed_makes_the_weights_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    models = [made(seed, encoder_x=MLP, encoder_y=MLP, latent=CODES) for seed in (0, 0, 1)]
+    models = [made(seed, encoder=MLP, target_encoder=MLP, latent=CODES) for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)
     values = [model.infer(normal(5, 2), normal(5, 2, seed=1)).value for model in models]
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
@@ -136,7 +136,7 @@ def test_action_is_heard():
 @pytest.mark.parametrize("latent", ["none", CODES, CURVE])
 def test_gradient_of_the_free_energy_is_that_of_the_minimum(latent):
     # The envelope theorem: ∂F/∂w = ∂E/∂w at ž; against central differences of min over z of E, inferred anew.
-    model, x, y = made(encoder_x=MLP, encoder_y=MLP, latent=latent), normal(6, 2), normal(6, 2, seed=1)
+    model, x, y = made(encoder=MLP, target_encoder=MLP, latent=latent), normal(6, 2), normal(6, 2, seed=1)
     slopes = torch.autograd.grad(model.free_energy(model.encode(x, y)).sum(), list(model.parameters()))
     directions = [normal(*parameter.shape, seed=i) for i, parameter in enumerate(model.parameters())]
 
@@ -155,7 +155,7 @@ def test_gradient_of_the_free_energy_is_that_of_the_minimum(latent):
 @pytest.mark.parametrize("beta", [0.1, 3.0, math.inf])
 @pytest.mark.parametrize("latent", ["none", CODES])
 def test_free_energy_sums_over_all_codes(latent, beta):
-    model, x, y = made(encoder_x=MLP, encoder_y=MLP, latent=latent), normal(6, 2), normal(6, 2, seed=1)
+    model, x, y = made(encoder=MLP, target_encoder=MLP, latent=latent), normal(6, 2), normal(6, 2, seed=1)
     energies = model.energy(x, y, model.latent.codes.unsqueeze(0))
     torch.testing.assert_close(model.free_energy(model.encode(x, y), beta=beta), free_energy(energies, beta))
     (found,) = torch.autograd.grad(model.free_energy(model.encode(x, y), beta=beta).sum(), model.predictor.first.weight)
@@ -174,8 +174,8 @@ def test_latent_as_wide_as_s_y_is_copied_and_the_energy_is_flat(alpha):
 
 
 def test_targets_with_one_representation_have_exactly_one_energy():
-    model, x, y = made(encoder_x=MLP, encoder_y=MLP, latent=CODES), normal(6, 2), normal(6, 2, seed=1)
-    first = next(model.encoder_y.parameters())
+    model, x, y = made(encoder=MLP, target_encoder=MLP, latent=CODES), normal(6, 2), normal(6, 2, seed=1)
+    first = next(model.target_encoder.parameters())
     first.data[:, 1] = 0  # the second coordinate of y does not reach s_y
     detail = y.clone()
     detail[:, 1] += 5
@@ -187,14 +187,14 @@ def test_targets_with_one_representation_have_exactly_one_energy():
 @pytest.mark.parametrize("inference", ["minimize", {"name": "amortized", "hidden": 8}])
 @pytest.mark.parametrize("latent", [CODES, CURVE])
 def test_energies_are_equal_to_the_bit_where_representations_are(latent, inference):
-    model = made(encoder_x=MLP, encoder_y=MLP, latent=latent, inference=inference)
+    model = made(encoder=MLP, target_encoder=MLP, latent=latent, inference=inference)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model.encoder_y = Even().double()
+        model.target_encoder = Even().double()
     x, y = normal(6, 2), normal(6, 2, seed=1)
     other = y * torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]).repeat(2, 1)
     z = model.latent.sample((6, 5), torch.Generator().manual_seed(0)).double()
-    assert (y != other).any(1).all() and torch.equal(model.encoder_y(y), model.encoder_y(other))
+    assert (y != other).any(1).all() and torch.equal(model.target_encoder(y), model.target_encoder(other))
     assert torch.equal(model.energy(x, y, z), model.energy(x, other, z))
     for found, expected in zip(model.infer(x, y), model.infer(x, other), strict=True):
         assert torch.equal(found, expected)
@@ -204,8 +204,8 @@ def test_energies_are_equal_to_the_bit_where_representations_are(latent, inferen
 
 @pytest.mark.parametrize("latent", ["none", CODES, CURVE])
 def test_one_context_is_broadcast_against_many_targets(latent):
-    model, x, y = made(encoder_x=MLP, encoder_y=MLP, latent=latent), normal(1, 2), normal(7, 2, seed=1)
-    s, apart = Representations(model.encoder_x(x), model.encoder_y(y)), model.infer(x.expand(7, -1), y)
+    model, x, y = made(encoder=MLP, target_encoder=MLP, latent=latent), normal(1, 2), normal(7, 2, seed=1)
+    s, apart = Representations(model.encoder(x), model.target_encoder(y)), model.infer(x.expand(7, -1), y)
     assert apart.argmin.shape == (7, model.latent.width)
     for found, expected in zip(model.minimum(s), apart, strict=True):
         torch.testing.assert_close(found, expected)
@@ -224,4 +224,4 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="^predictor: an identity expects"):
         made(predictor="identity", latent=CURVE)
     with pytest.raises(ValueError, match="^x: expected 2 features"):
-        made(encoder_x=MLP).infer(normal(3, 3), normal(3, 2))
+        made(encoder=MLP).infer(normal(3, 3), normal(3, 2))

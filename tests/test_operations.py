@@ -8,10 +8,10 @@ from conftest import generator
 from torch import nn
 
 from jepa.data import HeldOut
-from jepa.evaluate import Subject
 from jepa.evaluate.inference import POINTS, STEPS, Operations, amortization, operations, prediction_operations
+from jepa.evaluate.subject import Subject
+from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
-from jepa.latents.low_dimensional import LowDimensional
 from jepa.minimize import gradient, multistart
 from jepa.model import JEPA
 from jepa.runs.config import configure

@@ -9,7 +9,7 @@ from torch import Generator, nn
 
 from jepa.data import HeldOut
 from jepa.encoders import Identity
-from jepa.evaluate import MEASURES, measure, pixels
+from jepa.evaluate.subject import MEASURES, measure, pixels
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.model import JEPA, Representations
 from jepa.runs import build
@@ -46,7 +46,7 @@ def test_best_prediction_is_the_one_nearest_to_what_happened():
 def test_predictions_of_a_generative_model_are_frames():
     flat = Identity((2, 32, 32))
     black = JEPA(flat, flat, Formula(lambda s, z: 0 * s.unsqueeze(1)), NoLatent())
-    subject = framed(black, encoder_y="identity")
+    subject = framed(black, target_encoder="identity")
     drawn = torch.rand(3, 2048)
     assert torch.equal(pixels.decoder(subject)(drawn), drawn.view(3, 2, 32, 32))
     found = values(pixels.pixels(subject))
@@ -54,12 +54,12 @@ def test_predictions_of_a_generative_model_are_frames():
     assert abs(found["decoded_position_r2"]) < 0.15 and abs(found["decoded_texture_r2"]) < 0.15
     subject = framed(
         JEPA(flat, flat, Formula(lambda s, z: s.unsqueeze(1)), NoLatent()),
-        encoder_y="identity",
+        target_encoder="identity",
         context="y",
         **{"measure.samples": 500},
     )
     whole = subject.held_out._replace(x=subject.held_out.y)
-    found = values(pixels.pixels(asked(FRAMES, subject.model, whole, **{"context": "y", "encoder_y": "identity"})))
+    found = values(pixels.pixels(asked(FRAMES, subject.model, whole, **{"context": "y", "target_encoder": "identity"})))
     assert found["pixel_error"] == 0 and found["decoded_position_r2"] > 0.8 and found["decoded_texture_r2"] > 0.5
 
 
@@ -79,7 +79,7 @@ def test_decoder_learns_to_draw_and_leaves_the_model_as_it_is():
         torch.manual_seed(steps)  # what else is drawn decides nothing
         again = pixels.decoder(framed(pooled(), **settings))(nn.functional.avg_pool2d(y, 4).flatten(1))
         assert torch.equal(again, drawn)
-    blind = float((y - subject.seen.y.mean(0)).square().mean())  # the mean picture
+    blind = float((y - subject.probe_pairs.y.mean(0)).square().mean())  # the mean picture
     assert errors[120] < 0.7 * blind < blind < errors[1]
 
 
@@ -91,8 +91,8 @@ def test_every_measure_of_the_fork_runs_on_frames():
     small = {"name": "convolutional", "outputs": 6, "channels": [4], "patch": 8, "hidden": 8}
     config = configure({
         "world": {"name": "fork", "frames": 2},
-        "encoder_x": small,
-        "encoder_y": small,
+        "encoder": small,
+        "target_encoder": small,
         "predictor": {"hidden": [8]},
         "latent": {"name": "discrete", "size": 2},
         "measure": {"names": ALL, "samples": 80, "decoder": 2},

@@ -126,7 +126,7 @@ def additive(inputs=3, outputs=3, action=2, latent=4, hidden=(8, 6), unit=True):
 def test_additive_is_a_function_plus_a_dictionary_times_z(unit, inputs, outputs, action, shared):
     predictor = additive(inputs, outputs, action, 4, unit=unit)
     s, a, z = normal(5, inputs), normal(5, action, seed=1), normal(1 if shared else 5, 6, 4, seed=2)
-    columns = predictor.columns.detach().numpy()
+    columns = predictor.atoms.detach().numpy()
     lengths = (columns**2).sum(0) ** 0.5
     found = predictor(s, a, z).detach()
     assert found.shape == (5, 6, outputs)

@@ -25,7 +25,7 @@ def quantizer(size=4, width=2, **options):
 @given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 9), st.integers(0, 1000))
 def test_proposals_go_to_the_nearest_code(size, width, count, seed):
     latent, u = quantizer(size, width, commitment=0.5).eval(), 2 * normal(count, width, seed=seed)
-    z, cost = latent.project(u)
+    z, cost = latent.constrain(u)
     for one, code, price in zip(u, z, cost, strict=True):
         gaps = [float((one - entry).square().sum()) for entry in latent.codes]
         torch.testing.assert_close(code, latent.codes[gaps.index(min(gaps))], rtol=1e-12, atol=1e-12)
@@ -34,7 +34,7 @@ def test_proposals_go_to_the_nearest_code(size, width, count, seed):
 
 def test_gradient_passes_straight_through_and_proposals_are_drawn_to_their_codes():
     latent, u = quantizer(commitment=0.25).eval(), normal(6, 2).requires_grad_()
-    z, cost = latent.project(u)
+    z, cost = latent.constrain(u)
     slope = normal(6, 2, seed=1)
     (through,) = torch.autograd.grad(z, u, slope, retain_graph=True)
     assert torch.equal(through, slope)
@@ -54,7 +54,7 @@ def test_codes_are_the_moving_means_of_their_proposals():
             count[k] = decay * count[k] + (1 - decay) * len(mine) / 3
             total[k] = decay * total[k] + (1 - decay) * mine.sum(axis=0) / 3
             codes[k] = total[k] / count[k]
-        latent.project(torch.from_numpy(u))
+        latent.constrain(torch.from_numpy(u))
         np.testing.assert_allclose(latent.codes, codes, rtol=1e-9, atol=1e-12)
 
 
@@ -62,11 +62,11 @@ def test_codes_learn_in_training_only_and_end_at_the_clusters():
     middles = torch.tensor([[4.0, 0.0], [-4.0, 0.0], [0.0, 4.0], [0.0, -4.0]]).double()
     latent = quantizer(4, 2, decay=0.9)
     for step in range(200):
-        latent.project(middles.repeat(8, 1) + 0.1 * normal(32, 2, seed=step))
+        latent.constrain(middles.repeat(8, 1) + 0.1 * normal(32, 2, seed=step))
     found = latent.codes.clone()
     assert torch.cdist(middles, found).amin(1).max() < 0.2  # no cluster is without a code …
     assert len(set(torch.cdist(middles, found).argmin(1).tolist())) == 4  # … of its own
-    latent.eval().project(100 + normal(32, 2))
+    latent.eval().constrain(100 + normal(32, 2))
     assert torch.equal(latent.codes, found)
 
 
@@ -76,20 +76,20 @@ def test_dead_code_is_moved_to_the_farthest_proposal():
     latent.sums.copy_(latent.codes)
     u = torch.tensor([[0.1], [-0.1], [0.0], [3.0]]).double()
     for _ in range(3):  # its count is halved by every step: 1/2, 1/4, 1/8
-        latent.project(u)
+        latent.constrain(u)
     assert latent.codes[1].item() == 3.0 and latent.counts[1] == 1
-    z, _ = latent.eval().project(u)
+    z, _ = latent.eval().constrain(u)
     assert z[:, 0].round(decimals=6)[-1] == 3 and z[:3].abs().max() < 1.5
 
 
 def test_learned_codes_are_part_of_the_state():
     latent = quantizer()
-    latent.project(normal(8, 2))
+    latent.constrain(normal(8, 2))
     other = quantizer()
     other.load_state_dict(latent.state_dict())
     assert torch.equal(other.codes, latent.codes)
     for one in (latent, other):
-        one.project(normal(8, 2, seed=1))
+        one.constrain(normal(8, 2, seed=1))
     assert torch.equal(other.codes, latent.codes)
 
 
@@ -109,7 +109,7 @@ def test_grid_has_every_combination_of_levels_once(levels):
 @pytest.mark.parametrize("levels", LEVELS)
 def test_proposals_go_to_the_nearest_level_of_their_hyperbolic_tangent(levels):
     latent, u = FiniteScalar(levels).double(), 2 * normal(200, len(levels))
-    z, cost = latent.project(u)
+    z, cost = latent.constrain(u)
     nearest = latent.codes[torch.cdist(u.tanh(), latent.codes).argmin(1)]
     torch.testing.assert_close(z, nearest, rtol=0, atol=1e-6)
     assert not cost.any() and cost.shape == (200,)
@@ -117,7 +117,7 @@ def test_proposals_go_to_the_nearest_level_of_their_hyperbolic_tangent(levels):
 
 def test_gradient_of_a_grid_is_that_of_the_hyperbolic_tangent():
     u, slope = normal(5, 2).requires_grad_(), normal(5, 2, seed=1)
-    (found,) = torch.autograd.grad(FiniteScalar((4, 3)).double().project(u)[0], u, slope)
+    (found,) = torch.autograd.grad(FiniteScalar((4, 3)).double().constrain(u)[0], u, slope)
     torch.testing.assert_close(found, slope * (1 - u.detach().tanh() ** 2), rtol=1e-9, atol=1e-12)
 
 
@@ -182,7 +182,7 @@ def test_proposals_go_to_the_cheapest_code(size, commitment, price, seed):
     latent, u = quantizer(size, 2, commitment=commitment, price=price).eval(), 2 * normal(9, 2, seed=seed)
     latent.counts.copy_(normal(size, seed=seed + 1).abs() + 0.01)
     share = (latent.counts / latent.counts.sum()).clamp(min=1e-6).tolist()
-    z, cost = latent.project(u)
+    z, cost = latent.constrain(u)
     for b in range(9):
         gaps = [commitment * float((u[b] - code).square().sum()) for code in latent.codes]
         total = [gap - price * math.log(p) for gap, p in zip(gaps, share, strict=True)]
@@ -198,10 +198,10 @@ def test_proposals_go_to_the_cheapest_entry_of_a_grid_and_are_counted():
         u = normal(50, 2, seed=step)
         price = -0.3 * np.log(counts / counts.sum())
         index = ((u.tanh().numpy()[:, None] - latent.codes.numpy()) ** 2).sum(-1) + price
-        np.testing.assert_allclose(latent.project(u)[0], latent.codes[index.argmin(1)], atol=1e-9)
+        np.testing.assert_allclose(latent.constrain(u)[0], latent.codes[index.argmin(1)], atol=1e-9)
         counts = 0.8 * counts + 0.2 * np.bincount(index.argmin(1), minlength=6) * 6 / 50
         np.testing.assert_allclose(latent.counts, counts, rtol=1e-9)
-    latent.eval().project(u)
+    latent.eval().constrain(u)
     np.testing.assert_allclose(latent.counts, counts, rtol=1e-9)
 
 
@@ -213,9 +213,9 @@ def test_with_a_price_codes_that_serve_alike_die_out(seed):
         latent.codes.copy_(torch.linspace(-3, 3, 8).view(8, 1))
         latent.sums.copy_(latent.codes)
         for step in range(150):
-            latent.project(middles.repeat(32, 1) + 0.5 * normal(64, 1, seed=1000 * seed + step))
-        z, _ = latent.eval().project(middles.repeat(500, 1) + 0.5 * normal(1000, 1, seed=99))
-        spent.append(latent.spent(z))
+            latent.constrain(middles.repeat(32, 1) + 0.5 * normal(64, 1, seed=1000 * seed + step))
+        z, _ = latent.eval().constrain(middles.repeat(500, 1) + 0.5 * normal(1000, 1, seed=99))
+        spent.append(latent.rate_bits(z))
     assert spent[0] > 2 and spent[1] == pytest.approx(1, abs=0.1)  # one code is left for each of two equal clusters
 
 
@@ -224,7 +224,7 @@ def test_code_that_is_never_used_again_stays_where_it_is():
     latent.codes.copy_(torch.tensor([[0.0], [100.0]]))
     latent.sums.copy_(latent.codes)
     for _ in range(200):  # beyond where its count is too small for a float
-        latent.project(u)
+        latent.constrain(u)
     assert latent.codes.tolist() == [[0.0], [pytest.approx(100)]]
 
 
@@ -234,7 +234,7 @@ def test_code_that_is_never_used_again_stays_where_it_is():
 def test_counts_are_part_of_the_state_where_there_is_a_price(make):
     latent, other = make().train(), make().train()
     for step in range(5):
-        latent.project(1 + normal(8, 2, seed=step))
+        latent.constrain(1 + normal(8, 2, seed=step))
     assert (latent.counts - 1).abs().max() > 0.01
     other.load_state_dict(latent.state_dict())
     assert torch.equal(other.counts, latent.counts) and torch.equal(other.prices, latent.prices)
@@ -244,8 +244,11 @@ def test_counts_are_part_of_the_state_where_there_is_a_price(make):
 @pytest.mark.parametrize("latent", [quantizer(5, 3), FiniteScalar((2, 3)).double()], ids=["codebook", "grid"])
 def test_bits_spent_are_the_entropy_of_use(latent):
     which = torch.tensor([0] * 6 + [1] * 3 + [4])
-    assert latent.spent(latent.codes[which]) == pytest.approx(stats.entropy([0.6, 0.3, 0.1], base=2), rel=1e-10)
-    assert latent.spent(latent.codes) == pytest.approx(latent.bits) and latent.spent(latent.codes[:1].repeat(9, 1)) == 0
+    assert latent.rate_bits(latent.codes[which]) == pytest.approx(stats.entropy([0.6, 0.3, 0.1], base=2), rel=1e-10)
+    assert (
+        latent.rate_bits(latent.codes) == pytest.approx(latent.bits)
+        and latent.rate_bits(latent.codes[:1].repeat(9, 1)) == 0
+    )
 
 
 @pytest.mark.parametrize(("make", "message"), [
@@ -254,15 +257,15 @@ def test_bits_spent_are_the_entropy_of_use(latent):
     (lambda: VectorQuantized(2, 2, commitment=-1.0), "commitment, price: expected .* of at least 0, found -1.0, 0.0"),
     (lambda: VectorQuantized(2, 2, price=-0.1), "commitment, price: expected numbers of at least 0, found 0.25, -0.1"),
     (lambda: VectorQuantized(2, 2, price=math.nan), "commitment, price: expected .* of at least 0, found 0.25, nan"),
-    (lambda: quantizer(2, price=0.1).project(normal(8, 2) / 0), "proposal: expected finite numbers"),
+    (lambda: quantizer(2, price=0.1).constrain(normal(8, 2) / 0), "proposal: expected finite numbers"),
     (lambda: FiniteScalar((2, 2), price=-0.1), "price, decay: expected a number and a share of at least 0, found -0.1"),
     (lambda: FiniteScalar((2, 2), decay=1.0), "price, decay: expected a number and a share .*, found 0.0, 1.0"),
-    (lambda: FiniteScalar((2, 2), 0.1).project(torch.full((3, 2), math.nan)), "proposal: expected finite numbers"),
+    (lambda: FiniteScalar((2, 2), 0.1).constrain(torch.full((3, 2), math.nan)), "proposal: expected finite numbers"),
     (lambda: quantizer(2).infer(lambda z: z.sum(-1) * math.nan), "cost: expected numbers, found nan in 2 of 2"),
     (lambda: VectorQuantized(2, 2, decay=1.0), "decay, revive: expected shares from 0 to below 1, found 1.0, 0.1"),
     (lambda: VectorQuantized(2, 2, revive=math.nan), "decay, revive: expected shares"),
-    (lambda: quantizer(4).project(normal(3, 2)), "size: expected at most 3 codes, one a proposal, found 4"),
-    (lambda: quantizer(4).project(normal(8, 2) / 0), "proposal: expected finite numbers"),
+    (lambda: quantizer(4).constrain(normal(3, 2)), "size: expected at most 3 codes, one a proposal, found 4"),
+    (lambda: quantizer(4).constrain(normal(8, 2) / 0), "proposal: expected finite numbers"),
     (lambda: FiniteScalar(()), "levels: expected at least 1 each"),
     (lambda: FiniteScalar((3, 0)), "levels: expected at least 1 each"),
     (lambda: FiniteScalar((100, 100, 100)), "levels: expected at least 1 each and a product up to 65536"),

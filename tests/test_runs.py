@@ -20,8 +20,7 @@ from jepa.runs import build
 from jepa.runs import run as runs
 from jepa.runs.config import Part
 from jepa.runs.data import generate
-from jepa.runs.run import execute, learn, trained
-from jepa.runs.tasks import identity
+from jepa.runs.tasks import task_key
 from jepa.streams import generator_for
 from jepa.train import fit
 
@@ -60,7 +59,7 @@ def test_new_held_out_set_trains_nothing_and_is_measured(task, tmp_path, drawn):
         {"train.steps": 9},
         {"loss.energy": 2.0},
         {"latent.alpha": 0.5},
-        {"encoder_y.hidden": [9]},
+        {"target_encoder.hidden": [9]},
         {"seed": 4},
     ],
     ids=str,
@@ -170,9 +169,9 @@ def test_task_is_told_apart_by_all_that_it_asks_for(task, build_on):
     others = [task, child_of(task), successor_of(task), build_on(one), build_on(task._replace(seed=4))]
     others += [one._replace(seed=4), one._replace(name="other"), one._replace(held_out=Path("elsewhere"))]
     others += [changed(one, **{"measure.epsilon": 0.5}), one._replace(frozen=None, start=None)]
-    keys = {identity(other) for other in others}
-    assert len(keys) == len(others) and identity(one) in keys
-    assert identity(build_on(task)) == identity(one) and one.parent == task and task.parent is None
+    keys = {task_key(other) for other in others}
+    assert len(keys) == len(others) and task_key(one) in keys
+    assert task_key(build_on(task)) == task_key(one) and one.parent == task and task.parent is None
 
 
 def test_training_begins_with_the_weights_of_the_parent(task, tmp_path, drawn):
@@ -209,8 +208,10 @@ def test_weights_that_do_not_fit_are_named(task, tmp_path):
     wide = successor_of(task, **{"predictor.hidden": [9]})
     with pytest.raises(ValueError, match="^successor, seed 3: start: expected the shape of the variant it is built on"):
         execute(wide, tmp_path)
-    other = child_of(task, encoder_y={"outputs": 4})
-    with pytest.raises(ValueError, match="^child, seed 3: encoder_y: expected the shape of the variant it is built on"):
+    other = child_of(task, target_encoder={"outputs": 4})
+    with pytest.raises(
+        ValueError, match="^child, seed 3: target_encoder: expected the shape of the variant it is built on"
+    ):
         execute(other, tmp_path)
 
 
@@ -250,7 +251,7 @@ def test_looking_changes_nothing_and_none_is_none(task, tmp_path):
 
 
 COLLAPSES = {
-    "encoder_x": {"name": "mlp", "outputs": 3, "hidden": [8]},
+    "encoder": {"name": "mlp", "outputs": 3, "hidden": [8]},
     "latent": "none",
     "train": {"steps": 400, "batch": 64, "rate": 0.01, "watch": 4},
     "measure.names": [],

@@ -96,21 +96,21 @@ def test_narrow_proposals_cost_in_training(variance):
         [[0.0, 5.0], [1.0, -5.0], [2.0, 0.0]]
     ).double()  # variances 1 and 25, the second wide enough
     narrow = variance * (3 - math.sqrt(1 + 1e-4)) ** 2 / 3
-    z, cost = latent.train().project(proposal)
+    z, cost = latent.train().constrain(proposal)
     assert torch.equal(z, proposal) and cost.tolist() == pytest.approx([narrow] * 3, rel=1e-12)
-    assert latent.project(proposal[:1])[1].tolist() == [0.0]  # one sample has no spread
-    z, cost = latent.eval().project(proposal)
+    assert latent.constrain(proposal[:1])[1].tolist() == [0.0]  # one sample has no spread
+    z, cost = latent.eval().constrain(proposal)
     assert torch.equal(z, proposal) and cost.tolist() == [0.0] * 3
 
 
 def test_narrow_proposals_are_driven_apart():
     proposal = torch.tensor([[-0.1], [0.1]]).double().requires_grad_()
-    Sparse(1, 0.5, variance=1.0).double().train().project(proposal)[1].sum().backward()
+    Sparse(1, 0.5, variance=1.0).double().train().constrain(proposal)[1].sum().backward()
     assert proposal.grad[0] > 0 > proposal.grad[1]
 
 
 def test_bits_spent_by_a_sparse_latent_are_not_bounded():
-    assert Sparse(2, 0.5).spent(normal(5, 2)) == math.inf
+    assert Sparse(2, 0.5).rate_bits(normal(5, 2)) == math.inf
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])

@@ -10,8 +10,8 @@ from conftest import generator, values
 from torch import nn
 
 from jepa.data import HeldOut
-from jepa.evaluate import Subject
 from jepa.evaluate.sparsity import covering, sparsity, unrolled
+from jepa.evaluate.subject import Subject
 from jepa.latents.finite import Discrete
 from jepa.latents.lista import Lista
 from jepa.latents.sparse import Sparse
@@ -27,7 +27,7 @@ def subject(y, columns=Q, unit=True, inference=None, context=2):
     """Return a subject that predicts W z of targets y [N, D] whatever the context."""
     predictor = Additive(context, columns.shape[0], latent=columns.shape[1], hidden=(3,), unit=unit)
     with torch.no_grad():
-        predictor.columns.copy_(columns)
+        predictor.atoms.copy_(columns)
         for weights in predictor.known.parameters():
             weights.zero_()
     latent = Sparse(columns.shape[1], ALPHA, steps=200)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import Formula, changed, told
 
-from jepa.evaluate import futures
+from jepa.evaluate.subject import futures
 from jepa.latents.finite import Discrete
 from jepa.runs.run import execute
 from jepa.streams import generator_for, number

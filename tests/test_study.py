@@ -133,7 +133,7 @@ def test_settings_are_laid_over_each_other_the_nearest_last(checkout):
 
 def test_table_has_a_row_for_every_variant_seed_and_number(done):
     table = done.table
-    assert list(table.columns) == ["claim", "variant", "seed", "metric", "value", "count"]
+    assert list(table.atoms) == ["claim", "variant", "seed", "metric", "value", "count"]
     keys = set(zip(table.variant, table.seed, table.metric, strict=True))
     metrics = {"reference_energy", "low_energy_share", "true_pairs_low", "minima_per_code", "mode_recall", "codes_used"}
     assert keys == {(name, seed, metric) for name in ("tiny_2", "tiny_4") for seed in (0, 1) for metric in metrics}
@@ -165,7 +165,7 @@ def test_values_wide_and_long_are_the_table_looked_at_differently(done):
     values = done.values("low_energy_share", "tiny_4")
     assert values.to_dict() == dict(zip(rows.seed, rows.value, strict=True)) and len(values) == 2
     wide = done.wide("low_energy_share", "tiny_4", "tiny_2")
-    assert list(wide.columns) == ["tiny_4", "tiny_2"] and wide.tiny_4.to_dict() == values.to_dict()
+    assert list(wide.atoms) == ["tiny_4", "tiny_2"] and wide.tiny_4.to_dict() == values.to_dict()
     long = done.long("low_energy_share", "tiny_4", "tiny_2")
     assert list(long.variant) == ["tiny_4", "tiny_4", "tiny_2", "tiny_2"]
     assert long.value.tolist() == [*wide.tiny_4, *wide.tiny_2]
@@ -280,7 +280,7 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
     rows = ledger.read_measurements([checkout / "build/one/measurements.csv"], claims)
     table = pd.DataFrame(rows)
     assert first["measurements.csv"].startswith(b"claim,variant,seed,metric,value,count\n")
-    assert list(table.columns) == list(done.table.columns) and len(table) == len(done.table) + 2
+    assert list(table.atoms) == list(done.table.atoms) and len(table) == len(done.table) + 2
     for (variant, metric), group in table.groupby(["variant", "metric"]):
         values = [1e-9, 0.666667] if metric == "volume_ratio" else done.values(metric, variant).tolist()
         assert group.value.tolist() == values and group.seed.tolist() == [0, 1]
@@ -292,7 +292,7 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
 
 def test_looks_are_those_of_the_runs_in_one_table(done):
     table = done.looks("tiny_4", "tiny_2")
-    assert list(table.columns) == ["variant", "seed", "step", "sign", "value"]
+    assert list(table.atoms) == ["variant", "seed", "step", "sign", "value"]
     for (name, seed), run in done.runs.items():
         for sign, values in run.looks.items():
             rows = table[(table.variant == name) & (table.seed == seed) & (table.sign == sign)]

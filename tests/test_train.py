@@ -37,9 +37,9 @@ KINDS = {
         "latent": {"name": "vector_quantized", "size": 3, "width": 2, "decay": 0.8},
         "inference": {"name": "amortized", "features": 3, "hidden": 4},
     },
-    "auto-encoder": {"context": "y", "encoder_x": MLP},
+    "auto-encoder": {"context": "y", "encoder": MLP},
     "joint embedding": {
-        **{"encoder_x": MLP, "encoder_y": MLP, "predictor": "identity"},
+        **{"encoder": MLP, "target_encoder": MLP, "predictor": "identity"},
         **{"expander": {"name": "expander", "outputs": 6, "hidden": [7]}, "loss.variance": 1.0, "loss.covariance": 0.5},
     },
 }
@@ -244,8 +244,8 @@ def test_checkpoint_that_would_execute_code_is_refused_and_executes_none(checkpo
 @pytest.mark.parametrize(
     "diff",
     [
-        {"encoder_x.hidden": [9]},
-        {"encoder_x": {"hidden": [8, 8]}, "encoder_y": {"hidden": [8, 8]}},
+        {"encoder.hidden": [9]},
+        {"encoder": {"hidden": [8, 8]}, "target_encoder": {"hidden": [8, 8]}},
         {"expander": "identity"},
         {"latent": {"name": "discrete", "size": 2}, "predictor": {"name": "mlp", "hidden": [8]}},
         {"train.steps": 1},

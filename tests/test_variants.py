@@ -20,7 +20,7 @@ SETS = {
 PARENT = {
     "claim": "E1",
     "data": "plane/one",
-    "config": {"encoder_y": {"name": "mlp", "outputs": 3}, "train": {"rate": 0.5, "steps": 7}, "latent": "none"},
+    "config": {"target_encoder": {"name": "mlp", "outputs": 3}, "train": {"rate": 0.5, "steps": 7}, "latent": "none"},
 }
 CHILD = {
     "claim": "E2",

@@ -49,7 +49,7 @@ def twins(number=40, width=4, seed=3):
 
 def by_hand(model, data, wrong):
     """Return the energies of true and of mismatched pairs, and the mean squared distance of all s_y, by loops."""
-    s_x, s_y = model.encoder_x(data.x).detach(), model.encoder_y(data.y).detach()
+    s_x, s_y = model.encoder(data.x).detach(), model.target_encoder(data.y).detach()
     number = len(s_y)
     true = [float((s_x[i] - s_y[i]).square().sum()) for i in range(number)]
     mismatched = [float((s_x[i] - s_y[(i + 1) % number]).square().sum()) for i in wrong]
@@ -94,7 +94,7 @@ def test_contrast_and_spread_know_the_scale_and_the_other_signs_do_not(scale):
 def test_probe_reads_what_is_there_and_not_what_is_gone():
     y = normal(512, 4, seed=3)
     model = JEPA(*(nn.Sequential(nn.Linear(4, 4)).double() for _ in range(2)), Identity(4, 4), NoLatent())
-    model.encoder_y[0].weight.data = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0])).double()
+    model.target_encoder[0].weight.data = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0])).double()
     score = [Watch(model, pairs(y, y), y[:, i : i + 1]).look(model).probe_r2 for i in range(4)]
     assert min(score[:3]) > 0.98 and score[3] < 0.05
     assert Watch(model, pairs(y, y), y).look(model).probe_r2 == pytest.approx(sum(score) / 4)
@@ -105,7 +105,7 @@ def test_rank_counts_the_directions_that_are_left():
     data, watched = twins(512), linear(4, 3)
     watch = Watch(watched, data)
     assert 1.5 < watch.look(watched).effective_rank <= 3
-    watched.encoder_y.weight.data[1:] = watched.encoder_y.weight.data[:1]
+    watched.target_encoder.weight.data[1:] = watched.target_encoder.weight.data[:1]
     assert watch.look(watched).effective_rank == pytest.approx(1)
 
 
@@ -137,7 +137,7 @@ def test_wide_targets_are_read_through_projections():
 def test_constant_representation_says_nothing():
     data, model = twins(64), linear()
     watch = Watch(model, data)
-    model.encoder_y.weight.data.zero_()
+    model.target_encoder.weight.data.zero_()
     found = watch.look(model)
     assert (found.contrast, found.spread, found.effective_rank, found.auroc) == (0, 0, 0, 0.5)
     assert abs(found.probe_r2) < 0.2
@@ -147,7 +147,7 @@ def test_constant_representation_says_nothing():
 def test_weights_that_are_nan_are_no_matter_of_a_look():
     data, model = twins(), linear()
     watch = Watch(model, data)
-    model.encoder_y.weight.data[0, 0] = math.nan
+    model.target_encoder.weight.data[0, 0] = math.nan
     found = watch.look(model)
     assert all(map(math.isnan, found)) and lacking(found, configure().loss, model) is None
 
@@ -190,7 +190,7 @@ def test_training_that_is_watched_ends_with_the_same_bits(kind):
 def test_every_part_of_a_model_is_left_as_it_was():
     config = settings(KINDS["joint embedding"])
     model, world = build.model(config, 0).train(), build.world(config)
-    model.encoder_x.eval()
+    model.encoder.eval()
     before, modes = (
         {name: value.clone() for name, value in model.state_dict().items()},
         [m.training for m in model.modules()],
@@ -286,7 +286,7 @@ def test_cut_run_resumes_to_the_same_looks(kind, steps, tmp_path):
 MLP = {"name": "mlp", "outputs": 4, "hidden": [16]}
 WORLD = {"name": "plane", "dimension": 4, "modes": 1, "radius": 0.0, "share": 0.5, "spread": 0.5}
 SYSTEM = {
-    **{"world": WORLD, "encoder_x": MLP, "encoder_y": MLP, "predictor": {"hidden": [16]}},
+    **{"world": WORLD, "encoder": MLP, "target_encoder": MLP, "predictor": {"hidden": [16]}},
     "loss": {"variance": 25.0, "covariance": 1.0},
     "train": {"steps": 90, "batch": 32, "rate": 2e-2, "watch": 6},
 }
@@ -326,7 +326,7 @@ def trained(*diffs, checkpoint=None, sample=None):
             "(loss.information_x = 0, loss.information_y = 0)",
         ),
         (NO_WEIGHT, "criteria 1 and 2 are missing", "(loss.variance = 0, loss.covariance = 0)"),
-        (NO_WEIGHT | {"encoder_y": "shared"}, "criteria 1 and 2 are", "(loss.variance = 0, loss.covariance = 0)"),
+        (NO_WEIGHT | {"target_encoder": "shared"}, "criteria 1 and 2 are", "(loss.variance = 0, loss.covariance = 0)"),
         ({"loss.energy": 0.0}, "criterion 3 is missing", "nothing asks s_y to be predictable from s_x"),
         (FREE, "criterion 4 is missing", "a smaller latent.size or a larger latent.alpha"),
         (WEAK, "no criterion is missing", "a larger loss.variance beside loss.energy, or a lower train.rate"),
@@ -349,8 +349,8 @@ def test_training_without_a_criterion_says_which_and_says_it_once(diff, criteria
     [
         {},
         {"latent": {"name": "discrete", "size": 4}},
-        {"encoder_y": "shared", "loss.information_y": 0.0},
-        {"encoder_y": "identity", **NO_WEIGHT},
+        {"target_encoder": "shared", "loss.information_y": 0.0},
+        {"target_encoder": "identity", **NO_WEIGHT},
         {"train.rate": 1e-6},
         {"train": {"steps": 6, "rate": 1e-4}},
         {"train.steps": 0, **NO_WEIGHT},
@@ -417,16 +417,16 @@ LIMITED = {"latent": {"name": "discrete", "size": 4}}
         (INFORMATIONAL, [INFORMED, NO_X], "criterion 1 is missing"),
         (INFORMATIONAL, [INFORMED, NO_X, NO_Y], "criteria 1 and 2 are missing"),
         (INFORMATIONAL, [INFORMED], "no criterion is missing"),
-        (INFORMATIONAL, [INFORMED, NO_Y, {"encoder_y": "shared"}], "no criterion is missing"),
-        (INFORMATIONAL, [INFORMED, NO_X, NO_Y, {"encoder_y": "shared"}], "criteria 1 and 2 are missing"),
-        (INFORMATIONAL, [NO_WEIGHT, {"encoder_x": "identity"}], "criterion 2 is missing"),  # x itself says all
-        (INFORMATIONAL, [NO_WEIGHT, {"encoder_y": "identity"}], None),
+        (INFORMATIONAL, [INFORMED, NO_Y, {"target_encoder": "shared"}], "no criterion is missing"),
+        (INFORMATIONAL, [INFORMED, NO_X, NO_Y, {"target_encoder": "shared"}], "criteria 1 and 2 are missing"),
+        (INFORMATIONAL, [NO_WEIGHT, {"encoder": "identity"}], "criterion 2 is missing"),  # x itself says all
+        (INFORMATIONAL, [NO_WEIGHT, {"target_encoder": "identity"}], None),
         (INFORMATIONAL, [FREE, NO_WEIGHT], "criteria 1 and 2"),
         (SHRUNK, [INFORMED, NO_Y], "criterion 2 is missing"),
         (FLAT, [FREE], "criterion 4 is missing"),
         (LOUD, [FREE], "criterion 4 is missing"),
         (FLAT, [FREE, {"latent.size": 7}], "criterion 4 is missing"),
-        (FLAT, [FREE, {"encoder_y": "identity"}], "criterion 4 is missing"),
+        (FLAT, [FREE, {"target_encoder": "identity"}], "criterion 4 is missing"),
         (FLAT, [FREE, {"latent.alpha": 0.1}], "no criterion is missing"),
         (FLAT, [FREE, {"latent.size": 2}], "no criterion is missing, but z, 2 numbers wide, says all of s_y"),
         (FLAT, [INFORMED, LIMITED, {"loss.energy": 0.0}], "criterion 3 is missing"),
