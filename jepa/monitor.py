@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from jepa.batches import Pairs
 from jepa.diagnosis import diagnose, is_fixed
 from jepa.measures.collapse import Diagnostics, diagnostics, effective_rank, or_nan, reference_energy
 from jepa.measures.probes import Probe
@@ -131,17 +132,29 @@ class Monitor:
 
 
 def drawn(
-    model: JEPA, objective: PairObjective, sample: Callable[[int, Generator], Any], steps: int, times: int = 4
+    model: JEPA,
+    objective: PairObjective,
+    sample: Callable[[int, Generator], Any],
+    steps: int,
+    times: int = 4,
+    portion: int = CHUNK,
 ) -> Monitor:
     """Return the monitor of an untrained model with pairs from its own source, drawn by a generator of their own.
 
-    Args: as for `Monitor`; sample: the source. Raises: ValueError as `Monitor` does, if it has less than 4 pairs.
+    A source with a state is left in the one it was in.
+
+    Args: as for `Monitor`; sample: the source; portion: pairs that are drawn at a time, as `train.batch` where the
+        source gives no other number.
+    Raises: ValueError as `Monitor` does, if it has less than 4 pairs.
     """
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     generator = Generator(device).manual_seed(0)
-    parts = [sample(CHUNK, generator) for _ in range(PAIRS // CHUNK)]
+    state = sample.state_dict() if hasattr(sample, "load_state_dict") else None
+    parts = [sample(portion, generator) for _ in range(math.ceil(PAIRS / portion))]
+    if state is not None:
+        sample.load_state_dict(state)
     x, a, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "a", "y"))
-    return Monitor(model, objective, parts[0]._replace(x=x, a=a, y=y), steps, times)
+    return Monitor(model, objective, Pairs(x, a, y, {}), steps, times)
 
 
 def _energies(model: JEPA, s: Representations, a: Tensor) -> Tensor:
