@@ -22,8 +22,8 @@ from jepa.monitor import Monitor
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.pairs import PairObjective
 from jepa.predictors import PREDICTORS
-from jepa.runs.config import Config, Part, unknown
-from jepa.runs.kinds import check_options, make
+from jepa.runs.config import Config
+from jepa.runs.kinds import Part, check_options, make, unknown
 from jepa.sampling import draw
 from jepa.streams import generator_for, number
 from jepa.worlds import WORLDS
@@ -104,7 +104,8 @@ def measures(config: Config) -> list[Measure]:
 
     Raises: ValueError for a measure, an option, or an option of the measuring latent that does not exist.
     """
-    _measuring_latent(config)
+    if config.at_measurement:
+        _measuring_latent(config)
     found = []
     for part in config.measure:
         if part.name not in MEASURES:
