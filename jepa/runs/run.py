@@ -12,23 +12,23 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from jepa.checkpoints import load as load_checkpoint
-from jepa.checkpoints import restore, save
-from jepa.data import HeldOut, load, verify
-from jepa.encoded import Encoded, alternatives, encoded, packed, unpacked
+from jepa.checkpoints import restore
+from jepa.data import load
+from jepa.encoded import Encoded
 from jepa.evaluate.subject import Row, measured, reference_of
 from jepa.model import JEPA
+from jepa.modes import undisturbed
 from jepa.monitor import CollapseWarning, drawn
 from jepa.runs import build, progress
-from jepa.runs.behavior import fingerprint
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
+from jepa.runs.frozen import encoded_by
 from jepa.runs.tasks import Task, measuring_key, training_key
 from jepa.sampling import pool
 from jepa.streams import generator_for
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     warnings: list[str]  # during training
 
 
-Stop = Callable[[int], None]  # told of finished steps; what it raises ends the training, which goes on from there
+Stop = Callable[[int], None]  # told of every finished step; what it raises ends the training, to go on from there
 
 
 def run(task: Task, store: Path, stop: Stop | None = None) -> Run:
@@ -112,9 +112,12 @@ def _train_and_measure(task: Task, store: Path, record: Path | None, stop: Stop 
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, {"world": config.world.flat()}, config.evaluation.pairs)
     of = build.parts(config, task.seed, encoded="encoder" in task.parents)
-    reference = reference_of(of.model, held_out)
-    parents = {role: train_run(parent, store) for role, parent in task.parents.items()}
-    encoded = _encoded(task, parents["encoder"], held_out) if "encoder" in parents else None
+    with undisturbed(of.model):
+        reference = reference_of(of.model, held_out)
+    parents = {role: load_parts(parent, train_run(parent, store)) for role, parent in task.parents.items()}
+    encoded = None
+    if "encoder" in parents:
+        encoded = encoded_by(task, parents["encoder"].model, held_out, _folder(task.parents["encoder"], store))
     curve, found = _fit(task, of, parents, encoded, folder / CHECKPOINT, stop)
     (folder / TRAINED).touch()
     if record is None:
@@ -136,7 +139,7 @@ def _train_and_measure(task: Task, store: Path, record: Path | None, stop: Stop 
 
 
 def _fit(
-    task: Task, of: Parts, parents: dict[str, Path], encoded: Encoded | None, path: Path, stop: Stop | None
+    task: Task, of: Parts, parents: dict[str, Parts], encoded: Encoded | None, path: Path, stop: Stop | None
 ) -> tuple[Curve, dict[str, Any]]:
     """Train the parts in place; return the curve, and what the monitor found.
 
@@ -147,16 +150,16 @@ def _fit(
     of.model.to(config.device)
     of.objective.to(config.device)
     if encoded is not None:
-        _copy_encoders(of.model, load_parts(task.parents["encoder"], parents["encoder"]).model)
+        for name in ("encoder", "target_encoder"):
+            copy_weights(getattr(of.model, name), getattr(parents["encoder"].model, name), name)
         sample = pool(*(part.to(config.device) for part in (encoded.pool.x, encoded.pool.y, encoded.pool.a)))
         parts = [of.model.predictor, of.model.latent, of.objective]
         if config.streams == "seed":  # the batches are drawn on from where the pool's pairs end
             generator.set_state(encoded.state)
     monitor = _monitor(task, of, sample)
     if "start" in parents:
-        start = load_parts(task.parents["start"], parents["start"])
-        copy_weights(of.model, start.model, "start")
-        copy_weights(of.objective, start.objective, "start")
+        copy_weights(of.model, parents["start"].model, "start")
+        copy_weights(of.objective, parents["start"].objective, "start")
     told = _told(config.train.steps, stop)
     callbacks = [told] if monitor is None else [monitor, told]
     with warnings.catch_warnings():  # what it warns of is kept with the run
@@ -179,42 +182,17 @@ def _monitor(task: Task, of: Parts, sample: build.Sample) -> Any:
 
 
 def _told(steps: int, stop: Stop | None) -> Callable[[int, nn.Module], None]:
-    """Return the callback that tells of finished steps whoever watches, now and then, and whoever may stop it."""
+    """Return the callback that tells of finished steps: whoever watches now and then, whoever may stop it always."""
     every = max(1, steps // 100)
 
     def told(step: int, model: nn.Module) -> None:
         """Tell of a step."""
         if step and (step % every == 0 or step == steps):
             progress.trained(step / steps)
-            if stop is not None:
-                stop(step)
+        if step and stop is not None:
+            stop(step)
 
     return told
-
-
-def _encoded(task: Task, parent: Path, held_out: HeldOut) -> Encoded:
-    """Return what frozen encoders make of the pairs that all runs built on them learn from and are measured on."""
-    config, seed, older = task.config, task.seed, task.parents["encoder"]
-    counts = (config.pool, config.evaluation.samples)
-    drawn_from = [config.world.flat(), config.context, config.condition_on, config.device, config.streams, seed]
-    deciding = [*drawn_from, *counts, config.evaluation.pairs, task.code.encoding]
-    path = parent / f"encoded-{fingerprint(deciding, verify(task.held_out)['files'])}.pt"
-    if not path.is_file():
-        model = build.as_measured(older.config, load_parts(older, parent).model).eval()
-        world = build.world(config)
-        pool_generator = generator_for(config.streams, seed, "pool", config.device)
-        generators = pool_generator, generator_for(config.streams, seed, "probe pairs")
-        made = encoded(
-            model, build.source(config, world), counts, generators, held_out, alternatives(model, world, held_out)
-        )
-        save(path, {"model": {}, **packed(made)})
-    return _unpacked(path)
-
-
-@lru_cache(maxsize=16)  # two worlds of a few seeds; what is learned from the pairs once serves all runs on them
-def _unpacked(path: Path) -> Encoded:
-    """Return pairs that were encoded. Raises: ValueError for a damaged file."""
-    return unpacked(load_checkpoint(path))
 
 
 @contextmanager
@@ -225,12 +203,6 @@ def _named(task: Task) -> Iterator[None]:
     except (ValueError, OSError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{task.name}, seed {task.seed}: {error}") from error
-
-
-def _copy_encoders(model: JEPA, other: JEPA) -> None:
-    """Give a model the encoders of another one, to be kept as they are."""
-    for name in ("encoder", "target_encoder"):
-        copy_weights(getattr(model, name), getattr(other, name), name)
 
 
 def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
