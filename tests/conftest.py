@@ -43,8 +43,8 @@ SMALL = {
     "monitor": {"times": 0},
     "evaluation": {"samples": 40},
     "measure": [
-        {"name": "area", "contexts": 1, "grid": 8},
-        {"name": "volume", "contexts": 1, "chains": 64, "moves": 4},
+        {"name": "area", "contexts": 1, "grid": 8, "epsilon": 0.1},
+        {"name": "volume", "contexts": 1, "chains": 64, "moves": 4, "epsilon": 0.5},
     ],
 }
 
