@@ -111,6 +111,19 @@ class Told(Fork):
         return Pairs(x, x.new_zeros(len(x), 0), y, factors)
 
 
+class Normed(nn.Module):
+    """An encoder with statistics of its batches, which are no weights."""
+
+    def __init__(self, inputs, outputs=3):
+        super().__init__()
+        self.outputs = outputs
+        self.layers = nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs))
+
+    def forward(self, v):
+        """Return s [B, D]."""
+        return self.layers(v)
+
+
 class Formula(nn.Module):
     """A part given by a formula; a predictor's formula takes s [B, D] and z."""
 

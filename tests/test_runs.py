@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, changed, child_of, encoders, same, stamps, state, successor_of
+from conftest import ROOT, Normed, changed, child_of, encoders, same, stamps, state, successor_of
 
 from jepa.checkpoints import load as load_checkpoint
 from jepa.monitor import CollapseWarning
@@ -95,6 +95,49 @@ def test_learning_trains_once_and_measures_nothing(task, tmp_path, drawn):
     assert len(drawn) == 8 and not list(tmp_path.rglob("*.json"))
     one, two = (run(task, tmp_path / store) for store in ("learned", "whole"))
     assert len(drawn) == 16 and one.rows == two.rows and one.curve == two.curve and one.folder == folder
+
+
+def test_run_builds_its_parts_once_and_those_of_each_parent(task, tmp_path, monkeypatch):
+    built, parts = [], build.parts
+
+    def counted(config, seed, encoded=False):
+        built.append((config, seed, encoded))
+        return parts(config, seed, encoded)
+
+    monkeypatch.setattr(build, "parts", counted)
+    asked = [task, child_of(task), successor_of(task), child_of(successor_of(task))]
+    for one in asked:
+        for parent in one.parents.values():
+            train_run(parent, tmp_path)
+        built.clear()
+        run(one, tmp_path)
+        own = (one.config, one.seed, "encoder" in one.parents)
+        assert built == [own, *((parent.config, parent.seed, False) for parent in one.parents.values())]
+        run(one, tmp_path)
+        assert len(built) == 1 + len(one.parents)  # what is stored needs none
+
+
+@pytest.mark.parametrize("step", [1, 114, 115, 230])
+def test_training_that_is_stopped_after_any_step_goes_on_from_there(task, tmp_path, drawn, step):
+    task = changed(task, **{"train.steps": 230, "latent": "none", "monitor.times": 2, "measure": ["area"]})
+
+    def stop(finished):
+        if finished == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(task, tmp_path / "cut", stop)
+    assert drawn.count(8) == step
+    cut, whole = run(task, tmp_path / "cut"), run(task, tmp_path / "whole")
+    assert drawn.count(8) == 2 * 230 and same(state(cut), state(whole))
+    assert (cut.rows, cut.curve, cut.diagnostics) == (whole.rows, whole.curve, whole.diagnostics)
+
+
+def test_reference_of_a_run_leaves_its_model_as_it_is_drawn(task, tmp_path, monkeypatch):
+    monkeypatch.setitem(build.ENCODERS, "normed", Normed)
+    untrained = changed(task, target_encoder={"name": "normed"}, **{"train.steps": 0})
+    fresh = build.parts(untrained.config, 3).model.state_dict()
+    assert any("running" in name for name in fresh) and same(state(run(untrained, tmp_path)), fresh)
 
 
 @pytest.mark.parametrize("missing", ["trained", "checkpoint.pt"])
