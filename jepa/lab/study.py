@@ -29,9 +29,8 @@ from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
 from jepa.runs import behavior, build
 from jepa.runs.config import configure, read_diff, unknown
-from jepa.runs.parents import load_parts
 from jepa.runs.processes import cores
-from jepa.runs.run import Run, load_model
+from jepa.runs.run import Run, load_model, load_parts
 from jepa.runs.tasks import tasks
 from jepa.runs.variants import Variant, choose, read
 from jepa.runs.workers import execute_all

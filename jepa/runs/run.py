@@ -17,21 +17,25 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from jepa.checkpoints import load as load_checkpoint
+from jepa.checkpoints import restore
 from jepa.data import load
 from jepa.encoded import Encoded
 from jepa.evaluate.subject import Row, measured, reference_of
 from jepa.model import JEPA
+from jepa.modes import undisturbed
 from jepa.monitor import CollapseWarning, drawn
 from jepa.runs import build, progress
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
-from jepa.runs.parents import CHECKPOINT, copy_encoders, copy_weights, encoded_by, load_parts
+from jepa.runs.frozen import encoded_by
 from jepa.runs.tasks import Task, measuring_key, training_key
 from jepa.sampling import pool
 from jepa.streams import generator_for
 from jepa.train import Curve, fit
 
 TRAINED = "trained"  # file in the folder of a run that is trained to its end
+CHECKPOINT = "checkpoint.pt"
 
 
 class Run(NamedTuple):
@@ -45,7 +49,7 @@ class Run(NamedTuple):
     warnings: list[str]  # during training
 
 
-Stop = Callable[[int], None]  # told of finished steps; what it raises ends the training, which goes on from there
+Stop = Callable[[int], None]  # told of every finished step; what it raises ends the training, to go on from there
 
 
 def run(task: Task, store: Path, stop: Stop | None = None) -> Run:
@@ -92,6 +96,15 @@ def load_model(run: Run) -> JEPA:
     return build.as_measured(run.task.config, load_parts(run.task, run.folder).model).eval()
 
 
+def load_parts(task: Task, folder: Path) -> Parts:
+    """Return a task's parts with all that was trained, on the CPU. Raises: ValueError for a bad checkpoint."""
+    path, of = folder / CHECKPOINT, build.parts(task.config, task.seed)
+    state = load_checkpoint(path)
+    restore(of.model, state, path)
+    restore(of.objective, state, path, "objective")
+    return of
+
+
 def _is_trained(folder: Path) -> bool:
     """Return whether a folder has the weights of a run that is trained to its end."""
     return all((folder / name).is_file() for name in (TRAINED, CHECKPOINT))
@@ -106,9 +119,12 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, {"world": config.world.flat()}, config.evaluation.pairs)
     of = build.parts(config, task.seed, encoded="encoder" in task.parents)
-    reference = reference_of(of.model, held_out)
-    parents = {role: train_run(parent, store) for role, parent in task.parents.items()}
-    encoded = encoded_by(task, parents["encoder"], held_out) if "encoder" in parents else None
+    with undisturbed(of.model):
+        reference = reference_of(of.model, held_out)
+    parents = {role: load_parts(parent, train_run(parent, store)) for role, parent in task.parents.items()}
+    encoded = None
+    if "encoder" in parents:
+        encoded = encoded_by(task, parents["encoder"].model, held_out, store / training_key(task.parents["encoder"]))
     curve, found = _fit(task, of, parents, encoded, folder / CHECKPOINT, stop)
     (folder / TRAINED).touch()
     if record is None:
@@ -130,7 +146,7 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
 
 
 def _fit(
-    task: Task, of: Parts, parents: dict[str, Path], encoded: Encoded | None, path: Path, stop: Stop | None
+    task: Task, of: Parts, parents: dict[str, Parts], encoded: Encoded | None, path: Path, stop: Stop | None
 ) -> tuple[Curve, dict[str, Any]]:
     """Train the parts in place; return the curve, and what the monitor found.
 
@@ -141,16 +157,16 @@ def _fit(
     of.model.to(config.device)
     of.objective.to(config.device)
     if encoded is not None:
-        copy_encoders(of.model, load_parts(task.parents["encoder"], parents["encoder"]).model)
+        for name in ("encoder", "target_encoder"):
+            copy_weights(getattr(of.model, name), getattr(parents["encoder"].model, name), name)
         sample = pool(*(part.to(config.device) for part in (encoded.pool.x, encoded.pool.y, encoded.pool.a)))
         parts = [of.model.predictor, of.model.latent, of.objective]
         if config.streams == "seed":  # the batches are drawn on from where the pool's pairs end
             generator.set_state(encoded.state)
     monitor = _monitor(task, of, sample)
     if "start" in parents:
-        start = load_parts(task.parents["start"], parents["start"])
-        copy_weights(of.model, start.model, "start")
-        copy_weights(of.objective, start.objective, "start")
+        copy_weights(of.model, parents["start"].model, "start")
+        copy_weights(of.objective, parents["start"].objective, "start")
     told = _told(config.train.steps, stop)
     callbacks = [told] if monitor is None else [monitor, told]
     with warnings.catch_warnings():  # what it warns of is kept with the run
@@ -173,15 +189,15 @@ def _monitor(task: Task, of: Parts, sample: build.Sample) -> Any:
 
 
 def _told(steps: int, stop: Stop | None) -> Callable[[int, nn.Module], None]:
-    """Return the callback that tells of finished steps whoever watches, now and then, and whoever may stop it."""
+    """Return the callback that tells of finished steps: whoever watches now and then, whoever may stop it always."""
     every = max(1, steps // 100)
 
     def told(step: int, model: nn.Module) -> None:
         """Tell of a step."""
         if step and (step % every == 0 or step == steps):
             progress.trained(step / steps)
-            if stop is not None:
-                stop(step)
+        if step and stop is not None:
+            stop(step)
 
     return told
 
@@ -194,6 +210,16 @@ def _named(task: Task) -> Iterator[None]:
     except (ValueError, OSError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{task.name}, seed {task.seed}: {error}") from error
+
+
+def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
+    """Give a module the weights of another one. Raises: ValueError if names or shapes do not fit."""
+    try:
+        module.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        what = "expected the shape of the variant it is built on, found another"
+        raise ValueError(f"{name}: {what} ({reason})") from error
 
 
 def _read(record: Path) -> dict[str, Any]:
