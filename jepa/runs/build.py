@@ -22,7 +22,7 @@ from jepa.monitor import Monitor
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.pairs import PairObjective
 from jepa.predictors import PREDICTORS
-from jepa.runs.config import Config, Part, unknown
+from jepa.runs.config import Config, Part, checked, unknown
 from jepa.runs.kinds import check_options, make
 from jepa.sampling import draw
 from jepa.streams import generator_for, number
@@ -205,5 +205,6 @@ def _target_encoder(config: Config, inputs: Any) -> nn.Module:
 def _measuring_latent(config: Config) -> Latent:
     """Return the latent with the options it has where it is measured."""
     differing = {name: value for name, value in config.at_measurement.items() if name != "network"}
+    checked(True, config.at_measurement.get("network", True), None, "at_measurement.network")  # raises if it is neither
     with torch.random.fork_rng(devices=[]):  # what it draws is replaced by what was trained
         return make("latent", Part(config.latent.name, {**config.latent.options, **differing}), LATENTS)
