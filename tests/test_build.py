@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
 import torch
@@ -324,8 +323,10 @@ def devices(text: str) -> set[str]:
 
 
 def test_nothing_names_an_accelerator_but_the_configuration_and_where_its_generator_is_kept():
-    found = {file.name: devices(file.read_text()) for file in (ROOT / "jepa").rglob("*.py")}
-    assert {name: names for name, names in found.items() if names} == {"streams.py": {"cuda"}}  # PyTorch's global one
+    found = {file.relative_to(ROOT).as_posix(): devices(file.read_text()) for file in (ROOT / "jepa").rglob("*.py")}
+    assert {name: names for name, names in found.items() if names} == {
+        "jepa/streams.py": {"cuda"}
+    }  # PyTorch's global one
 
 
 def test_an_accelerator_named_in_code_is_probe():
