@@ -75,9 +75,9 @@ def successor_of(task: Task, **diff) -> Task:
     return changed(task, **diff)._replace(name="successor", parents={"start": task})
 
 
-def state(run: Run) -> dict[str, torch.Tensor]:
-    """Return the weights that a run stored."""
-    return torch.load(run.folder / "checkpoint.pt", weights_only=True)["model"]
+def state(run: Run, of: str = "model") -> dict[str, torch.Tensor]:
+    """Return the weights that a run stored, of its model or of its objective."""
+    return torch.load(run.folder / "checkpoint.pt", weights_only=True)[of]
 
 
 def encoders(run: Run) -> dict[str, torch.Tensor]:

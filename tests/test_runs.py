@@ -37,7 +37,12 @@ def test_finished_run_is_not_repeated(task, tmp_path, drawn):
 
 @pytest.mark.parametrize(
     "diff",
-    [{"measure": ["area"]}, {"measure": {"area": {"epsilon": 0.5}}}, {"at_measurement": {"steps": 4}}, {"evaluation.pairs": 8}],
+    [
+        {"measure": ["area"]},
+        {"measure": {"area": {"epsilon": 0.5}}},
+        {"at_measurement": {"steps": 4}},
+        {"evaluation.pairs": 8},
+    ],
     ids=str,
 )
 def test_new_measure_trains_nothing(task, tmp_path, drawn, diff):
@@ -198,9 +203,11 @@ def test_trained_model_infers_as_it_was_measured_on_the_cpu(task, tmp_path):
         assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("diff, same_run", [
-    ({"train.rate": 0.05}, False), ({"train.steps": 9}, False), ({"seed": 4}, False), ({"measure.area.epsilon": 0.5}, True),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "diff, same_run",
+    [({"train.rate": 0.05}, False), ({"train.steps": 9}, False), ({"seed": 4}, False), ({"measure": ["area"]}, True)],
+    ids=str,
+)
 def test_child_is_another_one_if_its_parent_is(task, tmp_path, diff, same_run):
     child = child_of(task)
     parent = task._replace(**diff) if "seed" in diff else changed(task, **diff)

@@ -23,7 +23,7 @@ from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.pairs import PairObjective
 from jepa.predictors import PREDICTORS
 from jepa.runs.config import Config
-from jepa.runs.kinds import Part, check_options, make, unknown
+from jepa.runs.kinds import Part, check_options, checked, make, unknown
 from jepa.sampling import draw
 from jepa.streams import generator_for, number
 from jepa.worlds import WORLDS
@@ -206,5 +206,6 @@ def _target_encoder(config: Config, inputs: Any) -> nn.Module:
 def _measuring_latent(config: Config) -> Latent:
     """Return the latent with the options it has where it is measured."""
     differing = {name: value for name, value in config.at_measurement.items() if name != "network"}
+    checked(True, config.at_measurement.get("network", True), None, "at_measurement.network")  # raises if it is neither
     with torch.random.fork_rng(devices=[]):  # what it draws is replaced by what was trained
         return make("latent", Part(config.latent.name, {**config.latent.options, **differing}), LATENTS)
