@@ -6,6 +6,7 @@ An evaluation changes nothing: no weight, no statistic of a layer, no generator 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -86,7 +87,7 @@ class Monitor:
         reason = None if early or self.warnings else diagnose(found, self._objective, model)
         if reason is not None:
             self.warnings.append(f"the energy is collapsing after {step} of {self._steps} steps: {reason}")
-            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=3)
+            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=_outside())
 
     def evaluate(self, model: JEPA) -> Diagnostics:
         """Return the diagnostics of the model as it is outside of training; it is left as it was."""
@@ -142,6 +143,14 @@ def drawn(
     parts = [checked(sample(CHUNK, generator), precision(model)) for _ in range(PAIRS // CHUNK)]
     x, a, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "a", "y"))
     return Monitor(model, objective, Pairs(x, a, y, {}), steps, times)
+
+
+def _outside() -> int:
+    """Return how many calls lie between whoever called into this package and the caller of this."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("jepa."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _energies(model: JEPA, s: Representations, a: Tensor) -> Tensor:
