@@ -6,7 +6,8 @@ import torch
 from conftest import normal
 from torch import nn
 
-from jepa.encoders import MLP, Convolutional, Coupling, Expander, Identity, RandomFeatures, perceptron
+from jepa.encoders import MLP, Convolutional, Coupling, Identity, perceptron
+from jepa.objectives.heads import Expander, RandomFeatures
 
 pytestmark = pytest.mark.usefixtures("seeded")
 PIXELS = (2, 8, 12)

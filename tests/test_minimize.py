@@ -222,7 +222,7 @@ def test_inference_mode_changes_nothing(name, seed):
 
     def found():
         s, t = 2 * x, 2 * y  # made in inference mode autograd refuses to save them
-        return ALL[name](lambda z: energy(t, t.unsqueeze(1) * predictor(s, s[:, :0], z)), start)
+        return ALL[name](lambda z: energy(t, t.unsqueeze(1) * predictor(s[:, None], s[:, None, :0], z)), start)
 
     with torch.no_grad():
         expected = found()
