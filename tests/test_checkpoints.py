@@ -383,8 +383,8 @@ class Wrapped(nn.Module):
         return super().__getattr__(name) if name == "_orig_mod" else getattr(self._orig_mod, name)
 
 
-def wrap(model):
-    """Wrap a part of a model."""
+def with_part(model):
+    """Return a model of which a part is wrapped."""
     model.predictor = Wrapped(model.predictor)
     return model
 
@@ -392,8 +392,7 @@ def wrap(model):
 COMPILED = {
     "plain": lambda model: model,
     "whole": lambda model: torch.compile(model, backend="eager"),
-    "part": wrap,
-    "both": lambda model: Wrapped(wrap(model)),
+    "part": with_part,
 }
 
 

@@ -149,14 +149,6 @@ def test_inference_is_the_minimum_over_energies(latent):
     assert not any(tensor.requires_grad for tensor in found)
 
 
-def test_action_is_heard():
-    model = with_action(Discrete(3))
-    codes = model.latent.codes.unsqueeze(0)
-    assert (model(X, Y, A) - model(X, Y, A + 1)).abs().min() > 1e-6
-    assert (model.infer(X, Y, A).value - model.infer(X, Y, A + 1).value).abs().min() > 1e-6
-    assert (model.predictions(X, codes, A) - model.predictions(X, codes, A + 1)).abs().amax((1, 2)).min() > 1e-6
-
-
 @pytest.mark.parametrize("latent", ["none", CODES, CURVE])
 def test_gradient_of_the_free_energy_is_that_of_the_minimum(latent):
     # The envelope theorem: ∂F/∂w = ∂E/∂w at ž; against central differences of min over z of E, inferred anew.
