@@ -94,13 +94,6 @@ def test_parts_of_episodes_are_consecutive_and_in_their_unit(folder, steps):
     assert starts == {(n, t) for n in range(EPISODES) for t in range(STEPS - steps + 1)}
 
 
-def test_mapped_and_in_memory_episodes_give_the_same(folder):
-    mapped = dataset(folder)
-    assert all(isinstance(array, np.memmap) for array in mapped.arrays.values())
-    held = Stored({name: np.array(array) for name, array in mapped.arrays.items()}, mapped.quanta)
-    assert same(trajectories(mapped, 3)(50, generator(1)), trajectories(held, 3)(50, generator(1)))
-
-
 def test_only_what_is_drawn_is_converted(folder, monkeypatch):
     converted, real = [], data._in_unit
     monkeypatch.setattr(data, "_in_unit", lambda part, *rest: converted.append(part.size) or real(part, *rest))

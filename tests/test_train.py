@@ -206,20 +206,6 @@ def test_same_seed_trains_to_the_same_bits_and_another_does_not(kind):
     assert not same(run(settings(kind), seed=2), first)
 
 
-def test_pairs_are_drawn_afresh_from_the_given_generator():
-    config, generators, batches = settings(), [], []
-    of, given = build.parts(config, 0), generator(5)
-
-    def sample(batch, generator):
-        generators.append(generator)
-        batches.append(of.sample(batch, generator).x)
-        return of.sample(batch, generator)
-
-    fit(of.model, of.objective, sample, given, config.train)
-    assert len(generators) == 12 and all(generator is given for generator in generators)
-    assert len({str(batch) for batch in batches}) == 12 and {len(batch) for batch in batches} == {8}
-
-
 def with_dropout(model):
     """Give a model an encoder that draws from the global generator."""
     model.encoder = nn.Sequential(model.encoder, nn.Dropout(0.5))
