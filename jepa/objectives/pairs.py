@@ -85,7 +85,7 @@ class PairObjective(nn.Module):
         """
         weights = self.weights
         energy_weight, beta = weights.annealed(progress)
-        checked(batch, _precision(model))
+        checked(batch, precision(model))
         s = Representations(batch.x, batch.y) if self.encoded else model.encode(batch.x, batch.y)
         energy = model.free_energy(s.s_x, batch.a, s.s_y, beta, learn=True).mean()
         spread, decorrelation = self._criteria(s, energy)
@@ -106,6 +106,6 @@ class PairObjective(nn.Module):
         return spread, decorrelation
 
 
-def _precision(model: nn.Module) -> torch.dtype:
+def precision(model: nn.Module) -> torch.dtype:
     """Return the type of a model's weights; the default where it has none."""
     return next((weight.dtype for weight in model.parameters()), torch.get_default_dtype())
