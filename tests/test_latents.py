@@ -15,7 +15,7 @@ from torch import nn
 
 from jepa.encoders import MLP as Encoder
 from jepa.encoders import Identity
-from jepa.energy import energy
+from jepa.energy import distance
 from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete, NoLatent
 from jepa.latents.quantized import FiniteScalar, VectorQuantized
@@ -42,7 +42,7 @@ def test_bits_are_the_logarithm_of_the_number_of_values(latent, bits):
 
 
 def test_no_latent_is_the_empty_vector():
-    found = NoLatent().infer(lambda z: energy(normal(3, 2), normal(3, 1, 2, seed=1), NoLatent().regularize(z)))
+    found = NoLatent().infer(lambda z: distance(normal(3, 1, 2), normal(3, 1, 2, seed=1)))
     assert found.argmin.shape == (3, 0)
     torch.testing.assert_close(found.value, (normal(3, 2) - normal(3, 1, 2, seed=1)[:, 0]).square().sum(1))
     assert samples(NoLatent(), 4, 2).shape == (4, 2, 0)
@@ -107,7 +107,7 @@ def test_inference_over_codes_of_any_length_is_brute_force(size, scale):
     def outcome(z):
         return (z @ decoder.T).tanh() @ curve.T
 
-    found, tried = latent.infer(lambda z: energy(y, outcome(z), latent.regularize(z))), set()
+    found, tried = latent.infer(lambda z: distance(y.unsqueeze(1), outcome(z))), set()
     for b in range(20):
         costs = []
         for k in range(size):
@@ -136,7 +136,7 @@ def test_scale_is_the_length_of_every_code(scale):
 def test_continuous_inference_solves_the_ridge_problem(seed, alpha, restarts):
     latent = LowDimensional(2, alpha, restarts=restarts, steps=200).double()
     decoder, y = normal(6, 2, seed=seed), normal(5, 6, seed=seed + 1)
-    found = latent.infer(lambda z: energy(y, z @ decoder.T, latent.regularize(z)))
+    found = latent.infer(lambda z: distance(y.unsqueeze(1), z @ decoder.T))
     exact = torch.linalg.solve(decoder.T @ decoder + alpha * torch.eye(2), decoder.T @ y.T).T
     torch.testing.assert_close(found.argmin, exact, rtol=0, atol=1e-3)
     assert (found.trace.diff(dim=0) <= 1e-12).all()
@@ -167,10 +167,10 @@ def test_chain_is_the_product_of_its_matrices(layers):
 def test_chain_of_known_rank_lets_no_more_dimensions_through(rank):
     latent, z = chained(4, 2, alpha=0.3), normal(50, 4)
     with torch.no_grad():
-        latent.chain[0].weight.copy_(torch.diag(torch.tensor([1.0] * rank + [0.0] * (4 - rank))))
-        heard = latent.predictor_input(z)[:, 0]
-    assert np.linalg.matrix_rank(heard.numpy(), tol=1e-9) == rank
-    torch.testing.assert_close(latent.regularize(z), 0.3 * z.square().sum(-1))  # R is of z, not of what is heard
+        latent.deep_linear[0].weight.copy_(torch.diag(torch.tensor([1.0] * rank + [0.0] * (4 - rank))))
+        given = latent.predictor_input(z)[:, 0]
+    assert np.linalg.matrix_rank(given.numpy(), tol=1e-9) == rank
+    torch.testing.assert_close(latent.regularize(z), 0.3 * z.square().sum(-1))  # R is of z, not of what is given
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -178,12 +178,12 @@ def test_inference_through_a_chain_finds_the_best_point_of_its_range(rank):
     latent, target = chained(3, 2, steps=500), normal(6, 3)
     left, right = normal(3, rank, seed=1), normal(rank, 3, seed=2)
     with torch.no_grad():
-        latent.chain[1].weight.copy_(left @ right)
-        latent.chain[0].weight.copy_(torch.eye(3))
-    found = latent.infer(lambda z: energy(target, latent.predictor_input(z)[..., 0, :], latent.regularize(z)))
+        latent.deep_linear[1].weight.copy_(left @ right)
+        latent.deep_linear[0].weight.copy_(torch.eye(3))
+    found = latent.infer(lambda z: distance(target.unsqueeze(1), latent.predictor_input(z)[..., 0, :]))
     basis = torch.linalg.qr(left).Q
-    heard = latent.predictor_input(found.argmin)[:, 0].detach()
-    torch.testing.assert_close(heard, target @ basis @ basis.T, rtol=0, atol=1e-4)
+    given = latent.predictor_input(found.argmin)[:, 0].detach()
+    torch.testing.assert_close(given, target @ basis @ basis.T, rtol=0, atol=1e-4)
     torch.testing.assert_close(found.value, (target - target @ basis @ basis.T).square().sum(1), rtol=0, atol=1e-6)
 
 
@@ -215,11 +215,11 @@ def test_continuous_inference_finds_the_deepest_of_many_valleys(seed):
     y, side = normal(4, 3, seed=seed), torch.linspace(-4, 4, 8001, dtype=torch.float64)
     latent = LowDimensional(1, alpha=0.1, starts=64, restarts=64, steps=40).double()
 
-    def cost(z):  # a curve that winds through three dimensions
-        return energy(y, torch.cat([(3 * z).cos(), (2 * z).sin(), z], -1), latent.regularize(z))
+    def D(z):  # from a curve that winds through three dimensions
+        return distance(y.unsqueeze(1), torch.cat([(3 * z).cos(), (2 * z).sin(), z], -1))
 
-    on_grid = cost(side.view(1, -1, 1)).amin(1)
-    torch.testing.assert_close(latent.infer(cost).value, on_grid, rtol=0, atol=1e-4)
+    on_grid = (D(side.view(1, -1, 1)) + 0.1 * side.square()).amin(1)
+    torch.testing.assert_close(latent.infer(D).value, on_grid, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("restarts, expected", [(1, 0.0), (2, -1.0)])
@@ -234,7 +234,7 @@ def test_restarts_are_the_cheapest_of_the_starts(restarts, expected):
 def test_more_starts_lie_closer(starts, worst):
     latent = LowDimensional(1, starts=starts, steps=0).double()
     y = torch.linspace(-1.5, 1.5, 50, dtype=torch.float64).unsqueeze(1)
-    found = latent.infer(lambda z: energy(y, z))
+    found = latent.infer(lambda z: distance(y.unsqueeze(1), z))
     assert found.value.max() <= worst**2
     torch.testing.assert_close(found.value, (y - latent.points.T).square().amin(1))
 
@@ -264,7 +264,8 @@ class Copy(nn.Module):
 
 def copied(latent, s):
     """Return F of representations where the predictor copies z."""
-    return JEPA(Identity(4), Identity(4), Copy(4), latent).double().eval().minimum(s).value
+    model = JEPA(Identity(4), Identity(4), Copy(4), latent).double().eval()
+    return model.minimum(s.s_x, s.s_x[:, :0], s.s_y).value
 
 
 PAIRS = Representations(normal(50, 4), 5 * normal(50, 4, seed=1))  # far more than a model would see, and of any kind
@@ -303,34 +304,34 @@ def test_no_tried_value_is_better_than_the_inferred_one(seed, size, width, probl
         decoder, y = normal(3, latent.width, seed=seed).to(dtype), normal(problems, 3, seed=seed + 1).to(dtype)
         tried = []
 
-        def cost(z, latent=latent, decoder=decoder, y=y, tried=tried):
-            tried.append(energy(y, z @ decoder.T, latent.regularize(z)))
+        def D(z, decoder=decoder, y=y, tried=tried):
+            tried.append(distance(y.unsqueeze(1), z @ decoder.T))
             return tried[-1]
 
-        found = latent.infer(cost)
+        found = latent.infer(D)
         assert found.value.dtype == found.argmin.dtype == dtype and found.argmin.shape == (problems, latent.width)
         assert tried[0].shape == (problems, len(latent.codes)) and (found.value.unsqueeze(1) <= tried[0]).all()
-        torch.testing.assert_close(found.value, energy(y, (found.argmin @ decoder.T).unsqueeze(1))[:, 0])
+        torch.testing.assert_close(found.value, distance(y, found.argmin @ decoder.T))
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)
 @given(SEEDS, st.lists(st.integers(1, 3), max_size=3), st.integers(1, 4))
 def test_samples_have_the_shape_that_is_asked_for(seed, shape, size):
     for latent in (
-        NoLatent(), Discrete(size), VectorQuantized(size, 2), VectorQuantized(size, 2, price=0.1),
+        NoLatent(), Discrete(size), VectorQuantized(size, 2), VectorQuantized(size, 2, rate_weight=0.1),
         FiniteScalar([size, 2]), LowDimensional(size, 0.5), Noisy(size, 0.5), Sparse(size, 0.5), Gaussian(size),
     ):  # fmt: skip
         drawn = latent.sample(tuple(shape), torch.Generator().manual_seed(seed))
         assert drawn.shape == (*shape, latent.width) and drawn.isfinite().all()
-        if latent.free is None:  # R is of what inference chooses
+        if latent.inferred_width == latent.width:  # R is of what inference chooses
             assert latent.regularize(drawn).shape == tuple(shape)
 
 
 LATENTS = {
     "none": NoLatent,
     "discrete": lambda: Discrete(3),
-    "quantized": lambda: VectorQuantized(3, 2, price=0.1),
-    "scalar": lambda: FiniteScalar([2, 3], price=0.1),
+    "quantized": lambda: VectorQuantized(3, 2, rate_weight=0.1),
+    "scalar": lambda: FiniteScalar([2, 3], rate_weight=0.1),
     "low-dimensional": lambda: LowDimensional(2, 0.1, layers=2),
     "noisy": lambda: Noisy(2, 0.1),
     "dropped": lambda: Dropped(2, 0.1),
@@ -353,7 +354,7 @@ def test_inference_mode_changes_nothing(name, seeded):
 @pytest.mark.parametrize("name", LATENTS)
 def test_latent_can_be_stored(name, copied, seeded):
     latent = LATENTS[name]()
-    z = torch.randn(50, latent.free or latent.width)
+    z = torch.randn(50, latent.inferred_width)
     latent.predictor_input(z)  # in training some draw from a generator of their own, which is stored as it stands
     other = copied(latent)
     assert torch.equal(other.regularize(z), latent.regularize(z)) and torch.equal(
@@ -362,7 +363,7 @@ def test_latent_can_be_stored(name, copied, seeded):
     y, wide = torch.randn(6, latent.width), slice(latent.width)
 
     def inferred(latent):
-        return latent.eval().infer(lambda z: energy(y, z[..., wide], latent.regularize(z)))
+        return latent.eval().infer(lambda z: distance(y.unsqueeze(1), z[..., wide]))
 
     assert all(map(torch.equal, inferred(other), inferred(latent)))
 
@@ -375,8 +376,8 @@ def test_bits_spent_are_the_entropy_of_use_and_unbounded_without_noise():
 
 
 @pytest.mark.parametrize("latent", [NoLatent(), Discrete(3)])
-def test_values_without_a_price_cost_nothing(latent):
-    assert latent.prices.tolist() == [0.0] * len(latent.codes)
+def test_values_without_a_rate_weight_cost_nothing(latent):
+    assert latent.code_lengths.tolist() == [0.0] * len(latent.codes)
 
 
 @pytest.mark.parametrize("latent", [NoLatent(), Discrete(3), LowDimensional(2)])

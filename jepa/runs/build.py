@@ -22,7 +22,7 @@ from jepa.monitor import Monitor
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.pairs import PairObjective
 from jepa.predictors import PREDICTORS
-from jepa.runs.config import Config, Part, unknown
+from jepa.runs.config import Config, Part, checked, unknown
 from jepa.runs.kinds import check_options, make
 from jepa.sampling import draw
 from jepa.streams import generator_for, number
@@ -80,7 +80,7 @@ def amortized(config: Config, latent: Latent, encoder: nn.Module, target_encoder
         if options:
             raise unknown("inference: option of 'minimize'", next(iter(options)), ())
         return latent
-    refine = options.pop("refine", 0)
+    refine = checked(0, options.pop("refine", 0), None, "inference.refine")
     target = target_encoder.inputs if isinstance(target_encoder, Identity) else target_encoder.outputs
     widths = {"context": encoder.outputs, "target": target, "outputs": latent.inferred_width}
     network = make("inference", Part(config.inference.name, options), NETWORKS | {"minimize": ""}, **widths)

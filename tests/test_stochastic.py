@@ -1,4 +1,4 @@
-"""Fuzzy latents: energies against sums written out and closed forms, noise that is drawn once or anew."""
+"""Stochastic latents: energies against sums written out and closed forms, noise that is drawn once or anew."""
 
 import math
 
@@ -25,11 +25,21 @@ class Linear(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, s, a, z):
-        return s.unsqueeze(1) + z @ self.weight.T
+        return s + z @ self.weight.T
 
 
 WEIGHT = normal(5, 2, seed=9)
-PAIRS = Representations(normal(6, 5), normal(6, 5, seed=1))
+PAIRS, NOTHING = Representations(normal(6, 5), normal(6, 5, seed=1)), normal(6, 0)
+
+
+def energy(model):
+    """Return E of the pairs as a function of z."""
+    return model.latent.energy(model.D(PAIRS.s_x, NOTHING, PAIRS.s_y))
+
+
+def minimum(model):
+    """Return what is inferred of the pairs."""
+    return model.minimum(PAIRS.s_x, NOTHING, PAIRS.s_y)
 
 
 def made(latent):
@@ -41,19 +51,19 @@ LATENTS = [Noisy(2, 0.3, sigma=0.7, draws=5), Dropped(2, 0.3, probability=0.4), 
 
 
 def versions(latent):
-    """Return how many versions of z are heard outside of training."""
+    """Return how many versions of z a predictor is given outside of training."""
     return 1 if isinstance(latent, Dropped) else 5
 
 
 @pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: type(latent).__name__)
-def test_energy_is_the_mean_over_what_is_heard_plus_the_regularizer(latent):
-    model, z = made(latent), 0.5 * normal(6, 3, latent.free or 2, seed=2)
-    found = model.cost(PAIRS)(z)
+def test_energy_is_the_mean_over_what_is_given_plus_the_regularizer(latent):
+    model, z = made(latent), 0.5 * normal(6, 3, latent.inferred_width, seed=2)
+    found = energy(model)(z)
     for b in range(6):
         for k in range(3):
-            heard = latent.predictor_input(z[b, k])
-            assert heard.shape == (versions(latent), 2)
-            each = [float((PAIRS.s_y[b] - PAIRS.s_x[b] - WEIGHT @ one).square().sum()) for one in heard]
+            given = latent.predictor_input(z[b, k])
+            assert given.shape == (versions(latent), 2)
+            each = [float((PAIRS.s_y[b] - PAIRS.s_x[b] - WEIGHT @ one).square().sum()) for one in given]
             assert float(found[b, k]) == pytest.approx(sum(each) / len(each) + float(latent.regularize(z[b, k])))
 
 
@@ -63,7 +73,7 @@ def test_noise_raises_the_energy_by_what_it_moves_the_prediction(sigma):
     model, z = made(Noisy(2, 0.3, sigma, draws=4096)), normal(6, 3, 2, seed=2)
     plain = (PAIRS.s_y - PAIRS.s_x).unsqueeze(1) - z @ WEIGHT.T
     expected = plain.square().sum(-1) + sigma**2 * WEIGHT.square().sum() + 0.3 * z.square().sum(-1)
-    torch.testing.assert_close(model.cost(PAIRS)(z), expected, rtol=0.01, atol=0.02)
+    torch.testing.assert_close(energy(model)(z), expected, rtol=0.01, atol=0.02)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.4, 1.0])
@@ -72,25 +82,25 @@ def test_nothing_is_dropped_outside_of_training(probability):
     state = latent.draws.get_extra_state()
     assert torch.equal(latent.predictor_input(z), z.unsqueeze(-2))
     assert torch.equal(latent.draws.get_extra_state(), state)
-    plain = made(Noisy(2, 0.5, sigma=0.0, draws=1)).minimum(PAIRS)
-    torch.testing.assert_close(made(latent).minimum(PAIRS).value, plain.value)
+    plain = minimum(made(Noisy(2, 0.5, sigma=0.0, draws=1)))
+    torch.testing.assert_close(minimum(made(latent)).value, plain.value)
 
 
 @pytest.mark.parametrize(("probability", "alpha"), [(0.3, 0.5), (0.8, 4.0)])
 def test_dropping_in_training_is_as_frequent_as_asked_for(probability, alpha):
     latent = Dropped(2, alpha, probability).train()
-    heard = latent.predictor_input(torch.full((4000, 2), 50.0))[:, 0]
-    dropped = heard[(heard != 50).all(-1)].double()
-    assert ((heard == 50).all(-1) | (heard != 50).all(-1)).all()  # all of z or nothing
-    assert heard.shape == (4000, 2) and stats.binomtest(len(dropped), 4000, probability).pvalue > 0.001
+    given = latent.predictor_input(torch.full((4000, 2), 50.0))[:, 0]
+    dropped = given[(given != 50).all(-1)].double()
+    assert ((given == 50).all(-1) | (given != 50).all(-1)).all()  # all of z or nothing
+    assert given.shape == (4000, 2) and stats.binomtest(len(dropped), 4000, probability).pvalue > 0.001
     for i in range(2):
         assert stats.kstest(dropped[:, i], stats.norm(scale=1 / math.sqrt(2 * alpha)).cdf).pvalue > 0.001
 
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0), (1.0, 1)])
 def test_all_or_nothing_can_be_dropped(probability, share):
-    heard = Dropped(1, 0.5, probability).train().predictor_input(torch.full((500, 1), 50.0))
-    assert (heard != 50).float().mean() == share
+    given = Dropped(1, 0.5, probability).train().predictor_input(torch.full((500, 1), 50.0))
+    assert (given != 50).float().mean() == share
 
 
 def test_divergence_is_that_of_normal_densities():
@@ -105,7 +115,7 @@ def test_divergence_is_that_of_normal_densities():
 def test_inference_of_a_gaussian_is_its_closed_form(temperature):
     # E = ‖r − W μ‖² + Σ σ_i² ‖W_i‖² + T KL: μ = (WᵀW + T/2)⁻¹ Wᵀ r, σ_i² = T / (T + 2 ‖W_i‖²)
     model = made(Gaussian(2, temperature, draws=8192, steps=300))
-    found = model.minimum(PAIRS)
+    found = minimum(model)
     r = PAIRS.s_y - PAIRS.s_x
     mean = torch.linalg.solve(WEIGHT.T @ WEIGHT + temperature / 2 * torch.eye(2), WEIGHT.T @ r.T).T
     deviation = (temperature / (temperature + 2 * WEIGHT.square().sum(0))).sqrt()
@@ -115,14 +125,12 @@ def test_inference_of_a_gaussian_is_its_closed_form(temperature):
 
 @pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: type(latent).__name__)
 def test_noise_is_fixed_in_measuring_and_new_in_training(latent):
-    z = normal(4, latent.free or 2).float()
+    z = normal(4, latent.inferred_width).float()
     latent = latent.float()
     before = torch.get_rng_state()
-    assert torch.equal(latent.eval().predictor_input(z), latent.predictor_input(z)) and latent.predictor_input(
-        z
-    ).shape == (4, versions(latent), 2)
-    state = latent.train().state_dict()
-    state = {name: value.clone() for name, value in state.items()}
+    assert torch.equal(latent.eval().predictor_input(z), latent.predictor_input(z))
+    assert latent.predictor_input(z).shape == (4, versions(latent), 2)
+    state = {name: value.clone() for name, value in latent.train().state_dict().items()}
     first, second = latent.predictor_input(z), latent.predictor_input(z)
     assert first.shape == (4, 1, 2) and not torch.equal(first, second)
     latent.load_state_dict(state)
