@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -129,7 +129,7 @@ def subject(
         held_out=held_out,
         a=actions(config, held_out.factors),
         reference=reference,
-        stream=streams(config, seed),
+        stream=streams(config, seed, {"probe pairs"} if encoded else ()),
         sample=of.sample,
         samples=config.evaluation.samples,
         probe=config.evaluation.probe,
@@ -139,12 +139,13 @@ def subject(
     )
 
 
-def streams(config: Config, seed: int) -> Callable[[str], Generator]:
-    """Return the generators of a run's purposes; with `streams: seed` one that all measures share."""
-    if config.streams == "seed":
-        shared = Generator().manual_seed(seed)
-        return lambda purpose: shared
-    return lambda purpose: generator_for(config.streams, seed, purpose)
+def streams(config: Config, seed: int, apart: Container[str] = ()) -> Callable[[str], Generator]:
+    """Return the generators of a run's purposes; with `streams: seed` one that all measures share.
+
+    Args: apart: purposes that share none, such as pairs that were drawn before, to be encoded, and are drawn again.
+    """
+    shared = Generator().manual_seed(seed) if config.streams == "seed" else None
+    return lambda of: generator_for(config.streams, seed, of) if shared is None or of in apart else shared
 
 
 def source(config: Config, world: World) -> Sample:
