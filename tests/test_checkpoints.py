@@ -211,7 +211,7 @@ def refused(config, file) -> str:
     before = file.read_bytes()
     with pytest.raises(ValueError) as caught:
         run(config, checkpoint=file)
-    assert str(file) in str(caught.value) and re.search("name another file|with another file", str(caught.value))
+    assert str(file) in str(caught.value) and re.search("delete it|with another file", str(caught.value))
     assert file.read_bytes() == before
     return str(caught.value)
 
