@@ -301,9 +301,11 @@ def test_measures_are_functions_of_a_subject_with_the_options_of_the_configurati
         ({"name": "collapse", "grid": 8}, "measure.collapse: option of 'collapse': expected one of none, found 'grid'"),
         ({"name": "area", "subject": 8}, "measure.area: option of 'area': expected .*found 'subject'"),
         ({"name": "area", "grid": 8.5}, "measure.area.grid: expected int, found 8.5"),
+        ({"name": "area", "epsilon": 0.0}, "measure.area.epsilon: expected a number above 0, found 0.0"),
+        ({"name": "volume", "chains": -1}, "measure.volume.chains: expected a number above 0, found -1"),
     ],
 )
-def test_measure_or_option_that_does_not_exist_is_named(asked, message):
+def test_measure_or_option_that_does_not_exist_or_cannot_be_is_named(asked, message):
     with pytest.raises(ValueError, match=message):
         build.measures(configure({"measure": ["area", asked]}))
 

@@ -166,11 +166,22 @@ def test_full_disk_leaves_no_record_and_names_the_run(task, tmp_path, monkeypatc
     assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.pt"))
 
 
-def test_failure_names_variant_and_seed(task, tmp_path):
+@pytest.mark.parametrize(
+    ("diff", "message"),
+    [
+        ({"latent": {"name": "none", "size": 3}}, "latent: option of 'none'"),
+        ({"measure": ["aera"]}, "measure: expected one of .*found 'aera'"),
+        ({"measure": {"area": {"gird": 9}}}, "measure.area: option of 'area'"),
+        ({"at_measurement": {"stesp": 5}}, "latent: option of 'low_dimensional'"),
+    ],
+    ids=str,
+)
+def test_what_does_not_exist_names_variant_and_seed_before_anything_is_trained(task, tmp_path, drawn, diff, message):
+    with pytest.raises(ValueError, match=f"^tiny, seed 3: {message}"):
+        run(changed(task, **diff), tmp_path)
     with pytest.raises(ValueError, match="^tiny, seed 3: data: expected lost/manifest.json"):
         run(task._replace(held_out=tmp_path / "lost"), tmp_path)
-    with pytest.raises(ValueError, match="^tiny, seed 3: latent: option of 'none'"):
-        run(changed(task, latent={"name": "none", "size": 3}), tmp_path)
+    assert not drawn
 
 
 @pytest.mark.parametrize("text", ["", '{"rows": [', "\udcff"])

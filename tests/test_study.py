@@ -13,9 +13,9 @@ import torch
 import yaml
 from conftest import ROOT
 
-from jepa.evaluate.landscapes import area, codes
 from jepa.lab import ledger, paths, study, style
 from jepa.lab.study import Study
+from jepa.runs import build
 from jepa.runs.config import Part
 from jepa.runs.data import generate
 
@@ -28,7 +28,7 @@ VARIANT = {
         "latent": {"name": "discrete"},
         "predictor": {"hidden": [8]},
         "train": {"steps": 10, "batch": 8},
-        "measure": {"names": ["area", "codes"], "contexts": 1, "grid": 8},
+        "measure": [{"name": "area", "contexts": 1, "grid": 8}, {"name": "codes", "contexts": 1, "grid": 8}],
     },
 }
 
@@ -133,7 +133,7 @@ def test_settings_are_laid_over_each_other_the_nearest_last(checkout):
 
 def test_table_has_a_row_for_every_variant_seed_and_number(done):
     table = done.table
-    assert list(table.atoms) == ["claim", "variant", "seed", "metric", "value", "count"]
+    assert list(table.columns) == ["claim", "variant", "seed", "metric", "value", "count"]
     keys = set(zip(table.variant, table.seed, table.metric, strict=True))
     metrics = {"reference_energy", "low_energy_share", "true_pairs_low", "minima_per_code", "mode_recall", "codes_used"}
     assert keys == {(name, seed, metric) for name in ("tiny_2", "tiny_4") for seed in (0, 1) for metric in metrics}
@@ -165,7 +165,7 @@ def test_values_wide_and_long_are_the_table_looked_at_differently(done):
     values = done.values("low_energy_share", "tiny_4")
     assert values.to_dict() == dict(zip(rows.seed, rows.value, strict=True)) and len(values) == 2
     wide = done.wide("low_energy_share", "tiny_4", "tiny_2")
-    assert list(wide.atoms) == ["tiny_4", "tiny_2"] and wide.tiny_4.to_dict() == values.to_dict()
+    assert list(wide.columns) == ["tiny_4", "tiny_2"] and wide.tiny_4.to_dict() == values.to_dict()
     long = done.long("low_energy_share", "tiny_4", "tiny_2")
     assert list(long.variant) == ["tiny_4", "tiny_4", "tiny_2", "tiny_2"]
     assert long.value.tolist() == [*wide.tiny_4, *wide.tiny_2]
@@ -215,7 +215,8 @@ def test_trained_models_are_those_of_the_runs(done):
 
 def test_subject_is_what_the_run_was_measured_on(done):
     subject = done.subject("tiny_4", 1)
-    rows = {row.metric: row.value for row in [*area(subject), *codes(subject)]}
+    measures = build.measures(done.variants["tiny_4"].config)
+    rows = {row.metric: row.value for measure in measures for row in measure(subject)}
     assert subject.reference == done.values("reference_energy", "tiny_4")[1]
     for metric, value in rows.items():  # the reference is kept at six digits
         assert value == pytest.approx(done.values(metric, "tiny_4")[1], abs=1 / 64 + 1e-6)
@@ -224,7 +225,7 @@ def test_subject_is_what_the_run_was_measured_on(done):
     assert other.reference == subject.reference == done.subject("tiny_4", 1).reference - 1
     weights = zip(subject.model.parameters(), done.model("tiny_4", 1).parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in weights)
-    drawn = [torch.rand(3, generator=of.generator) for of in (done.subject("tiny_4", 1), subject, other)]
+    drawn = [torch.rand(3, generator=of.stream("volume")) for of in (done.subject("tiny_4", 1), subject, other)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
     with pytest.raises(ValueError, match="found 'reference_energy, tiny_3'; did you mean '.*, tiny_[24]'"):
         done.subject("tiny_3")
@@ -280,7 +281,7 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
     rows = ledger.read_measurements([checkout / "build/one/measurements.csv"], claims)
     table = pd.DataFrame(rows)
     assert first["measurements.csv"].startswith(b"claim,variant,seed,metric,value,count\n")
-    assert list(table.atoms) == list(done.table.atoms) and len(table) == len(done.table) + 2
+    assert list(table.columns) == list(done.table.columns) and len(table) == len(done.table) + 2
     for (variant, metric), group in table.groupby(["variant", "metric"]):
         values = [1e-9, 0.666667] if metric == "volume_ratio" else done.values(metric, variant).tolist()
         assert group.value.tolist() == values and group.seed.tolist() == [0, 1]
@@ -290,28 +291,27 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
     assert metrics["codes_used"]["tiny_2"] == pytest.approx(done.values("codes_used", "tiny_2").mean(), rel=1e-3)
 
 
-def test_looks_are_those_of_the_runs_in_one_table(done):
-    table = done.looks("tiny_4", "tiny_2")
-    assert list(table.atoms) == ["variant", "seed", "step", "sign", "value"]
+def test_diagnostics_are_those_of_the_runs_in_one_table(done):
+    table = done.diagnostics("tiny_4", "tiny_2")
+    assert list(table.columns) == ["variant", "seed", "step", "name", "value"]
     for (name, seed), run in done.runs.items():
-        for sign, values in run.looks.items():
-            rows = table[(table.variant == name) & (table.seed == seed) & (table.sign == sign)]
-            if sign != "step":
-                assert rows.step.tolist() == run.looks["step"] and rows.value.tolist() == pytest.approx(
-                    values, nan_ok=True
-                )
-    assert {"contrast", "probe_r2", "effective_rank", "auroc"} <= set(table.sign) and 0 in set(table.step)
-    assert set(done.looks("tiny_4").variant) == {"tiny_4"} and len(done.looks("tiny_4")) == len(table) / 2
+        for diagnostic, values in run.diagnostics.items():
+            rows = table[(table.variant == name) & (table.seed == seed) & (table.name == diagnostic)]
+            if diagnostic != "step":
+                assert rows.step.tolist() == run.diagnostics["step"]
+                assert rows.value.tolist() == pytest.approx(values, nan_ok=True)
+    assert {"contrast", "probe_r2", "effective_rank", "auroc"} <= set(table.name) and 0 in set(table.step)
+    assert set(done.diagnostics("tiny_4").variant) == {"tiny_4"} and 2 * len(done.diagnostics("tiny_4")) == len(table)
 
 
-def test_what_trainings_said_of_themselves_is_told_by_variant(done):
+def test_warnings_during_trainings_are_told_by_variant(done):
     key = ("tiny_4", 1)
     done.runs[key] = done.runs[key]._replace(warnings=["it collapses"])
-    assert done.warned("tiny_4", "tiny_2", seed=1) == {"tiny_4": ["it collapses"], "tiny_2": []}
-    assert done.warned("tiny_4") == {"tiny_4": []}
+    assert done.warnings("tiny_4", "tiny_2", seed=1) == {"tiny_4": ["it collapses"], "tiny_2": []}
+    assert done.warnings("tiny_4") == {"tiny_4": []}
 
 
-@pytest.mark.parametrize("look", ["looks", "warned"])
+@pytest.mark.parametrize("look", ["diagnostics", "warnings"])
 def test_training_that_is_looked_at_has_to_be_done(look):
     with pytest.raises(ValueError, match="variant, seed: expected one of none, found 'tiny_2, 0'"):
         getattr(tiny(), look)("tiny_2")

@@ -102,7 +102,8 @@ def as_measured(config: Config, model: JEPA) -> JEPA:
 def measures(config: Config) -> list[Measure]:
     """Return what is measured, functions of a subject.
 
-    Raises: ValueError for a measure, an option, or an option of the measuring latent that does not exist.
+    Raises: ValueError for a measure, an option, or an option of the measuring latent that does not exist, or a number
+        of a measure that is not above 0, as all of them are.
     """
     if config.at_measurement:
         _measuring_latent(config)
@@ -113,6 +114,9 @@ def measures(config: Config) -> list[Measure]:
         module, name = MEASURES[part.name].split(":")
         function = getattr(importlib.import_module(module), name)
         check_options(f"measure.{part.name}", part, function, {"subject"})
+        for option, value in part.options.items():
+            if isinstance(value, int | float) and not value > 0:
+                raise ValueError(f"measure.{part.name}.{option}: expected a number above 0, found {value!r}")
         found.append(partial(function, **part.options))
     return found
 
