@@ -132,15 +132,27 @@ class Monitor:
 
 
 def drawn(
-    model: JEPA, objective: PairObjective, sample: Callable[[int, Generator], Any], steps: int, times: int = 4
+    model: JEPA,
+    objective: PairObjective,
+    sample: Callable[[int, Generator], Any],
+    steps: int,
+    times: int = 4,
+    portion: int = CHUNK,
 ) -> Monitor:
     """Return the monitor of an untrained model with pairs from its own source, drawn by a generator of their own.
 
-    Args: as for `Monitor`; sample: the source. Raises: ValueError as `Monitor` does, if it has less than 4 pairs.
+    A source with a state is left in the one it was in.
+
+    Args: as for `Monitor`; sample: the source; portion: pairs that are drawn at a time, as `train.batch` where the
+        source gives no other number.
+    Raises: ValueError as `Monitor` does, if it has less than 4 pairs.
     """
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     generator = Generator(device).manual_seed(0)
-    parts = [checked(sample(CHUNK, generator), precision(model)) for _ in range(PAIRS // CHUNK)]
+    state = sample.state_dict() if hasattr(sample, "load_state_dict") else None
+    parts = [checked(sample(portion, generator), precision(model)) for _ in range(math.ceil(PAIRS / portion))]
+    if state is not None:
+        sample.load_state_dict(state)
     x, a, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "a", "y"))
     return Monitor(model, objective, Pairs(x, a, y, {}), steps, times)
 

@@ -187,6 +187,10 @@ class _Training:
         """Put everything back to where the checkpoint was written. Raises: ValueError if it is of another run."""
         with fitting(path, "training"):
             self._check(state)
+            kept, done, steps = state["settings"], int(state["step"]), self.train.steps
+        if kept["steps"] != steps:
+            what = f"its training ran to the end of its schedule of {done} steps, where the learning rate is 0"
+            raise ValueError(f"{path}: {what}; start {steps} steps from these weights, with another file")
         restore(self.model, state, path)
         if isinstance(self.objective, nn.Module):
             restore(self.objective, state, path, "objective")
@@ -201,16 +205,12 @@ class _Training:
             return int(state["step"])
 
     def _check(self, state: dict[str, Any]) -> None:
-        """Raises: ValueError if a checkpoint was written under other settings."""
+        """Raises: ValueError if a checkpoint was written under other settings, other steps of a finished one aside."""
         kept, own, states = state["settings"], self._settings(), len(state["states"])
         if states != (found := len(self._stateful())):
             raise ValueError(f"callbacks: expected {states} states of them and the source, found {found}")
-        if kept == own:
+        if kept == own or (kept | {"steps": own["steps"]} == own and int(state["step"]) == kept["steps"]):
             return
-        done, steps = int(state["step"]), self.train.steps
-        if kept | {"steps": steps} == own and done == kept["steps"]:
-            what = f"its training ran to the end of its schedule of {done} steps, where the learning rate is 0"
-            raise ValueError(f"{what}; start {steps} steps from these weights, in another file")
         changed = {name for name in {*kept, *own} if kept.get(name) != own.get(name)}
         found = ", ".join(f"{name} {kept.get(name)} where {own.get(name)} is asked for" for name in sorted(changed))
         raise ValueError(f"trained with {found}")

@@ -11,7 +11,7 @@ from torch import nn
 
 from jepa.encoded import encode
 from jepa.encoders import Coupling, Identity
-from jepa.evaluate.subject import futures
+from jepa.evaluate import futures
 from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
 from jepa.model import JEPA, Representations
@@ -172,8 +172,8 @@ def test_measures_encode_once():
 
 def test_codes_are_asked_of_a_latent_that_has_some():
     latent = LowDimensional(2, starts=2, steps=1)
-    subject = told(lambda s, z: s[:, None, :4], of_path(EVEN), latent, latent={"name": "low_dimensional", "size": 2})
-    what = "measure.names: expected a latent with codes for 'branches' and 'predictions', found 'low_dimensional'"
+    subject = told(lambda s, z: s[:, None, :4], of_path(EVEN), latent)
+    what = "measure: expected a latent with codes for 'branches and predictions', found LowDimensional"
     for ask in (futures.branches, futures.predictions):
         with pytest.raises(ValueError, match=f"^{what}$"):
             ask(subject)
@@ -209,11 +209,11 @@ def test_context_is_what_s_x_holds():
     found = values(futures.context(told(predict, of_path(EVEN))))
     assert found["context_probe_r2"] > 0.98 and found["context_texture_r2"] < 0.1
     blind = JEPA(Formula(lambda x: x[:, :3]), of_path(EVEN), Formula(predict), Discrete(2))
-    many = asked(EVEN, blind, **{"measure.samples": 4096})  # what the probe is wrong by falls with their number
+    many = asked(EVEN, blind, **{"evaluation.samples": 4096})  # what the probe is wrong by falls with their number
     assert values(futures.context(many))["context_probe_r2"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_context_that_holds_the_texture_is_probe():
+def test_context_that_holds_the_texture_shows():
     subject = told(codebook(EVEN, (1, 0), (0, 1)), of_path(EVEN))
     for part in (subject.held_out, subject.probe_pairs):
         assert part.x.shape[1] == 6
@@ -239,10 +239,10 @@ def test_pictures_of_an_invertible_encoder_are_read_at_half_their_size():
 def test_branch_is_named_with_what_the_predictor_is_told():
     class Acting(nn.Module):
         def forward(self, s, a, z):
-            return codebook(EVEN, (1, 0), (0, 1))(s, torch.where(a[:, None] > 0, z, z.flip(-1)))
+            return codebook(EVEN, (1, 0), (0, 1))(s[:, 0], torch.where(a > 0, z, z.flip(-1)))
 
     model = JEPA(Formula(lambda x: x), of_path(EVEN), Acting(), Discrete(2))
-    subject = asked(EVEN, model, told=["lane"])
+    subject = asked(EVEN, model, condition_on=["lane"])
     assert torch.equal(subject.a, subject.held_out.factors["lane"])
     right = float((subject.a > 0).double().mean())  # where a code stands for its own branch, elsewhere for the other
     assert futures.branches(subject)[0].value == pytest.approx(max(right, 1 - right))
