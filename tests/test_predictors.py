@@ -119,9 +119,10 @@ def test_rollout_of_what_candidates_share_is_a_loop_over_candidates(shared):
     torch.testing.assert_close(everyone, rollout(build(), s, *(part[:1].expand(5, -1, -1, -1) for part in (a, z))))
 
 
-@pytest.mark.parametrize("kind", [MLP, Additive])
-def test_rollout_of_one_step_is_the_step_to_the_bit(kind):
-    predictor, (s, a, z) = build(kind).float(), (part.float() for part in path(steps=1))
+@pytest.mark.parametrize("kind, widths", [(MLP, (2, 4)), (Additive, (2, 4)), (Identity, (0, 0))])
+def test_rollout_of_one_step_is_the_step_to_the_bit(kind, widths):
+    predictor, (s, a, z) = build(kind, 3, 3, *widths).float(), (part.float() for part in path(steps=1))
+    a, z = a[..., : widths[0]], z[..., : widths[1]]
     assert torch.equal(rollout(predictor, s, a, z)[:, :, 0], predictor(s, a[:, :, 0], z[:, :, 0]))
 
 

@@ -133,7 +133,12 @@ def test_two_steps_are_those_of_adamw_on_clipped_gradients(beta2, clip):
     batches = [of.sample(8, drawing) for _ in range(2)]
     batches[0] = batches[0]._replace(y=9 * batches[0].y)  # clipped much more than the second
     served = iter(batches)
-    fit(of.model, of.objective, lambda count, generator: next(served), drawing, config.train)
+
+    def sample(count, given):
+        assert count == 8 and given is drawing
+        return next(served)
+
+    fit(of.model, of.objective, sample, drawing, config.train)
     weights = [*other.model.parameters(), *other.objective.parameters()]
     first, second, norms = [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights], []
     for step, batch in enumerate(batches, start=1):
@@ -228,6 +233,10 @@ def test_global_numbers_are_ours_during_a_training_and_everybodys_again_after_it
     with pytest.raises(Cut):
         run(config, change=with_dropout, sample=cut_after(config, 3))
     assert torch.equal(torch.get_rng_state(), before)
+    drawn = []
+    for seed in (0, 1):
+        run(config, seed, change=with_dropout, callbacks=[lambda *_: drawn.append(float(torch.rand(())))])
+    assert len({*drawn}) == len(drawn) == 26  # other masks at every step and for every generator
 
 
 @kinds
