@@ -1,7 +1,5 @@
 """The network that infers z: its formula, the energy at its answer, and the gradient that teaches it."""
 
-import math
-
 import pytest
 import torch
 from conftest import generator, normal
@@ -11,8 +9,7 @@ from jepa.encoders import MLP as Perceptron
 from jepa.encoders import Convolutional, Identity
 from jepa.latents.amortized import Amortized
 from jepa.latents.continuous import LowDimensional
-from jepa.latents.finite import Discrete
-from jepa.model import JEPA, Representations
+from jepa.model import JEPA
 from jepa.predictors import MLP as Predictor
 from jepa.runs import build
 from jepa.runs.config import configure
@@ -38,11 +35,6 @@ def made(**diff):
     """Return a JEPA on the plane that infers z by a network."""
     defaults = {"predictor": {"hidden": [8]}, "latent": CURVE, "inference": NETWORK}
     return build.parts(configure(defaults, {"encoder": MLP, "target_encoder": MLP}, diff), 0).model.double()
-
-
-def parts(x, s):
-    """Return what a model is given of representations without actions."""
-    return s.s_x, x.new_zeros(len(s.s_x), 0), s.s_y
 
 
 def test_network_is_linear_in_the_context_and_in_what_it_makes_of_the_target():
@@ -83,32 +75,12 @@ def test_single_context_serves_all_targets(target):
     (lambda: Amortized(3, (1, 8, 8), 2, channels=[]), "channels, hidden, outputs: expected"),
     (lambda: Amortized(3, 4, 2)(torch.zeros(7, 3), torch.zeros(7, 5)), "x: expected 4 features"),
     (lambda: Amortized(3, (1, 8, 8), 2)(torch.zeros(7, 3), torch.zeros(7, 60)), r"x: expected \[B, 1, 8, 8\]"),
-    (lambda: made(inference=NETWORK, latent="none"), "inference: expected a latent with a width of at least 1"),
+    *[(lambda s_x=s_x: Amortized(3, 4, 2)(s_x, torch.zeros(2, 4)), r"s_x: expected \[2, 3\] or a single context, found")
+      for s_x in (torch.zeros(3, 3), torch.zeros(2, 5))],
 ])  # fmt: skip
 def test_bad_input_is_named(build, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         build()
-
-
-@pytest.mark.parametrize("latent", [CURVE, CODES])
-def test_minimum_is_the_energy_at_the_answer_of_the_network(latent):
-    model, x, y = made(latent=latent), normal(6, 2), normal(6, 2, seed=1)
-    s, found = model.encode(x, y), model.infer(x, y)
-    given = parts(x, s)
-    expected = torch.empty(6, dtype=torch.float64)
-    for b in range(6):
-        z = model.latent.network(s.s_x[b : b + 1], s.s_y[b : b + 1])
-        if model.latent.codes is not None:
-            z = model.latent.codes[(model.latent.codes - z).square().sum(1).argmin()][None]
-        torch.testing.assert_close(found.argmin[b : b + 1], z.detach())
-        prediction = model.predictor(s.s_x[b : b + 1, None], x.new_zeros(1, 1, 0), z.unsqueeze(1))[0, 0]
-        expected[b] = (s.s_y[b] - prediction).square().sum() + model.latent.regularize(z)[0]
-    torch.testing.assert_close(found.value, expected)
-    torch.testing.assert_close(model.energy(x, y, found.argmin.unsqueeze(1)).squeeze(1), found.value)
-    torch.testing.assert_close(model.free_energy(*given), found.value)
-    assert torch.equal(found.trace, found.value[None])
-    assert not any(tensor.requires_grad for tensor in [*found, *model.minimum(*given)])
-    assert model.free_energy(*given).requires_grad
 
 
 def test_network_hears_the_action_through_the_energy_alone():
@@ -163,25 +135,6 @@ def test_gradient_is_that_of_the_energy_at_a_moving_answer():
         assert (slope * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("latent", [CURVE, CODES])
-@pytest.mark.parametrize("beta", [0.5, 3.0])
-def test_network_has_no_temperature(latent, beta):
-    model, x = made(latent=latent), normal(3, 2)
-    given = parts(x, model.encode(x, x))
-    with pytest.raises(ValueError, match=f"^beta: expected infinity, .* found {beta}"):
-        model.free_energy(*given, beta=beta)
-    model.free_energy(*given, beta=math.inf)
-
-
-def test_one_context_is_broadcast_against_many_targets():
-    model, x, y = made(), normal(1, 2), normal(7, 2, seed=1)
-    given = parts(x, Representations(model.encoder(x), model.target_encoder(y)))
-    found, apart = model.minimum(*given), model.infer(x.expand(7, -1), y)
-    for one, other in zip(found, apart, strict=True):
-        torch.testing.assert_close(one, other)
-    torch.testing.assert_close(model.free_energy(*given), apart.value)
-
-
 @pytest.mark.parametrize("diff, kind, width", [
     ({"encoder": FILTERS, "target_encoder": "identity", "inference": NETWORK | CHANNELS}, Convolutional, (2, 32, 32)),
     ({"encoder": FILTERS, "target_encoder": FILTERS | {"outputs": 3}, "inference": NETWORK}, Perceptron, 3),
@@ -207,6 +160,7 @@ def test_target_is_taken_as_it_comes(diff, kind, width):
     ({"inference": {"name": "amortized", "hidden": [3]}}, r"inference.hidden: expected int, found \[3\]"),
     ({"inference": NETWORK | {"refine": 2.5}}, "inference.refine: expected int, found 2.5"),
     ({"inference": NETWORK | {"refine": -1}}, "refine: expected at least 0 steps, found -1"),
+    ({"inference": NETWORK | {"refine": 3}, "latent": CODES}, "refine: expected 0 steps for a latent of finitely many"),
     ({"inference": NETWORK | {"patch": 3}}, "patch: expected an even number that divides 32 and 32, found 3"),
     ({"inference": NETWORK, "latent": "none"}, "inference: expected a latent with a width of at least 1, found 0"),
 ])  # fmt: skip
@@ -215,25 +169,13 @@ def test_option_that_does_not_exist_or_fit_is_an_error(diff, message):
         build.parts(configure(CLIPS, {"encoder": FILTERS}, diff), 0)
 
 
-def test_without_a_network_z_is_minimized():
-    model = build.parts(configure({"latent": CODES}), 0).model
-    assert model.latent.network is None and isinstance(model.latent, Discrete)
-    assert not [name for name in model.state_dict() if "network" in name]
-
-
-@pytest.mark.parametrize("s_x", [torch.zeros(3, 3), torch.zeros(2, 5)], ids=["3 contexts for 2 targets", "too wide"])
-def test_contexts_that_do_not_fit_are_refused(s_x):
-    with pytest.raises(ValueError, match=r"^s_x: expected \[2, 3\] or a single context, found shape"):
-        Amortized(3, 4, 2)(s_x, torch.zeros(2, 4))
-
-
 @pytest.mark.parametrize(
     "latent", [CODES, {"name": "vector_quantized", "size": 3, "width": 2}, {"name": "finite_scalar", "levels": [3, 2]}]
 )
 def test_gradient_reaches_the_network_straight_through_a_code(latent):
     model, x, y = made(latent=latent).eval(), normal(6, 2), normal(6, 2, seed=1)
     s = model.encode(x, y)
-    given = parts(x, s)
+    given = s.s_x, x[:, :0], s.s_y
     E = model.latent.energy(model.D(*given))
     proposal = model.latent.network(*s)
     value = model.latent.constrain(proposal)[0].detach().requires_grad_()
@@ -243,20 +185,3 @@ def test_gradient_reaches_the_network_straight_through_a_code(latent):
     (found,) = torch.autograd.grad(E(z.unsqueeze(1)).sum(), proposal)
     chain = 1 - proposal.detach().tanh() ** 2 if latent["name"] == "finite_scalar" else 1
     torch.testing.assert_close(found, slope * chain)
-
-
-@pytest.mark.parametrize("layers", [0, 2])
-def test_refining_goes_on_from_the_proposal(layers):
-    curve = {**CURVE, "layers": layers}
-    plain, better = made(latent=curve), made(latent=curve, inference={**NETWORK, "refine": 30})
-    x, y = normal(6, 2), normal(6, 2, seed=1)
-    first, last = plain.infer(x, y), better.infer(x, y)
-    assert torch.equal(last.trace[0], first.value) and len(last.trace) == 31
-    assert (last.trace.diff(dim=0) <= 0).all() and (last.value < first.value).all()
-    torch.testing.assert_close(better.energy(x, y, last.argmin.unsqueeze(1)).squeeze(1), last.value)
-    torch.testing.assert_close(better(x, y), first.value)  # training goes without
-
-
-def test_gradient_of_a_refined_code_is_refused():
-    with pytest.raises(ValueError, match="^refine: expected 0 steps for a latent of finitely many values, found 3"):
-        made(latent=CODES, inference={**NETWORK, "refine": 3})

@@ -285,11 +285,14 @@ def test_subject_behind_frozen_encoders_takes_what_they_have_made(streams):
 ENCODERS = {name: {"name": "mlp", "outputs": 3, "hidden": [8]} for name in ("encoder", "target_encoder")}
 
 
-@pytest.mark.parametrize(
-    "latent", ["none", {"name": "discrete", "size": 3}, {"name": "low_dimensional", "size": 2, "starts": 4, "steps": 3}]
-)
-def test_one_context_against_many_targets_is_that_context_repeated(latent):
-    model = build.parts(configure(ENCODERS, {"latent": latent}), seed=1).model.double()
+@pytest.mark.parametrize("diff", [
+    {"latent": "none"},
+    {"latent": {"name": "discrete", "size": 3}},
+    {"latent": {"name": "low_dimensional", "size": 2, "starts": 4, "steps": 3}},
+    {"latent": {"name": "low_dimensional", "size": 2}, "inference": "amortized"},
+], ids=str)  # fmt: skip
+def test_one_context_against_many_targets_is_that_context_repeated(diff):
+    model = build.parts(configure(ENCODERS, diff), seed=1).model.double()
     x, y = torch.rand(40, 2, generator=generator()).double().split([1, 39])
     expected = model.infer(x.expand(39, -1), y).value
     torch.testing.assert_close(free_energy(model, x)(y), expected, rtol=1e-5, atol=1e-6)
