@@ -329,8 +329,3 @@ def test_nothing_names_an_accelerator_but_the_configuration_and_where_its_genera
     assert {name: names for name, names in found.items() if names} == {
         "jepa/streams.py": {"cuda"}
     }  # PyTorch's global one
-
-
-def test_an_accelerator_named_in_code_is_probe():
-    assert devices('"""On cuda."""\nx.cuda()') == devices("y.to('cuda:0')") == {"cuda"}
-    assert devices('def f():\n    """cuda"""\n    # cuda\n    return torch.mps.seed()') == {"mps"}

@@ -97,7 +97,7 @@ def test_a_notebook_without_outputs_cannot_pass(notebook):
         (lambda cells: cells.extend([copy.deepcopy(cells[1]) for _ in range(12)]), "more than a dozen"),
     ],
 )
-def test_each_departure_is_probe(notebook, change, fault):
+def test_each_departure_is_seen(notebook, change, fault):
     tagged = next(cell for cell in form.code(notebook) if "parameters" in form.tags(cell))
     notebook["cells"].remove(tagged)
     notebook["cells"].insert(1, tagged)
