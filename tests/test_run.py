@@ -75,28 +75,21 @@ def test_bad_parameter_stops_the_run(tree, arguments, message):
     assert not (tree / "ran").exists()
 
 
-def test_notebook_without_parameters_cell_is_refused(tree):
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (lambda tree, text: text.replace('"parameters"', '"other"'), {}, "one code cell tagged `parameters`, found 0"),
+        (lambda tree, text: "{", {}, "tiny.ipynb: expected a notebook (JSON)"),
+        (lambda tree, text: text, {"notebook": "notebooks/tony.ipynb"}, "one of tiny.ipynb in notebooks/, found 'tony"),
+        (lambda tree, text: (tree / "data.dvc").unlink() or text, {}, "expected one in a checkout"),
+    ],
+)
+def test_what_is_no_notebook_of_a_checkout_is_named(tree, change, arguments, message):
     write(tree)
-    text = (tree / "notebooks/tiny.ipynb").read_text().replace('"parameters"', '"other"')
-    (tree / "notebooks/tiny.ipynb").write_text(text)
-    done = run(tree)
-    assert done.returncode == 2 and "expected one code cell tagged `parameters`, found 0" in done.stderr
-
-
-def test_missing_or_broken_notebook_is_named(tree):
-    write(tree)
-    assert (
-        "expected one of tiny.ipynb in notebooks/, found 'tony.ipynb'"
-        in run(tree, notebook="notebooks/tony.ipynb").stderr
-    )
-    (tree / "notebooks/tiny.ipynb").write_text("{")
-    assert "tiny.ipynb: expected a notebook (JSON)" in run(tree).stderr
-
-
-def test_outside_a_checkout_is_an_error(tree):
-    write(tree)
-    (tree / "data.dvc").unlink()
-    assert "expected one in a checkout" in run(tree).stderr
+    file = tree / "notebooks/tiny.ipynb"
+    file.write_text(change(tree, file.read_text()))
+    done = run(tree, **arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_failing_cell_leaves_the_old_output(tree):
