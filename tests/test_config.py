@@ -110,11 +110,14 @@ def test_options_stay_while_the_name_stays_and_go_when_it_changes():
         ("measure", "area", "expected a list of measures"),
         ("measure", [3], "expected a name or a mapping"),
         ("measure", [{"grid": 8}], "expected a mapping with 'name'"),
+        ("measure", {"aera": {"grid": 9}}, "expected one of .*, found 'aera'; did you mean 'area'"),
+        ("measure", {"names": ["area"]}, "expected one of .*, found 'names'"),
+        ("measure.area", 9, "expected a mapping of options, found 9"),
         ("train", 3, "expected a mapping"),
         ("latent", 4, "expected a name or a mapping"),
     ],
 )
-def test_value_of_another_type_is_an_error(name, value, expected):
+def test_value_of_another_type_or_options_of_no_measure_are_an_error(name, value, expected):
     with pytest.raises(ValueError, match=f"{re.escape(name)}: .*{expected}"):
         configure({name: value})
 
@@ -149,24 +152,16 @@ def test_numbers_at_their_bounds_are_no_error():
     assert {name: found[name] for name in least} == least and configure({"train.beta2": 0.9999}).train.beta2 == 0.9999
 
 
-def test_inference_is_a_part_of_its_own():
-    assert Config().inference == Part("minimize", {})
-    network = configure({"inference": {"name": "amortized", "features": 8}, "latent": {"name": "discrete", "size": 4}})
-    assert network.inference == Part("amortized", {"features": 8})
-    assert configure({"inference.hidden": 5}, base=network).inference.options == {"features": 8, "hidden": 5}
-    assert configure({"inference": "minimize"}, base=network).inference == Part("minimize", {})
-
-
 LISTED = {"measure": ["collapse", {"name": "area", "grid": 8, "epsilon": 0.5}]}
 
 
 def test_list_of_measures_replaces_what_was_listed_with_its_options():
     first = configure(LISTED)
     assert first.measure == (Part("collapse", {}), Part("area", {"grid": 8, "epsilon": 0.5}))
-    for names in (["area"], [{"name": "area"}], ["codes", "volume"], []):
-        assert [part.flat() for part in configure({"measure": names}, base=first).measure] == [
-            name if isinstance(name, dict) else {"name": name} for name in names
-        ]
+    assert configure({"measure": ["area", {"name": "codes"}]}, base=first).measure == (Part("area"), Part("codes"))
+    assert configure({"measure": []}, base=first).measure == ()
+    asked = ("area", "grid"), ("area", "contexts", 4), ("codes", "grid")
+    assert [first.option(*one) for one in asked] == [8, 4, None]
 
 
 @pytest.mark.parametrize(
@@ -177,28 +172,6 @@ def test_options_are_laid_over_those_of_a_listed_measure_and_over_nothing_else(d
     assert configure(diff, base=first).measure == (Part("collapse", {}), Part("area", {"grid": 9, "epsilon": 0.5}))
     assert first == configure(LISTED) and configure(diff).measure == ()  # what is not listed is not measured
     assert configure(diff, LISTED).measure == first.measure  # a list that comes later wins
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ({"aera": {"grid": 9}}, "measure: expected one of .*, found 'aera'; did you mean 'area'"),
-        ({"names": ["area"]}, "measure: expected one of .*, found 'names'"),
-        ({"area": 9}, "measure.area: expected a mapping of options, found 9"),
-    ],
-)
-def test_options_of_what_is_no_measure_are_an_error(value, message):
-    with pytest.raises(ValueError, match=message):
-        configure(LISTED, {"measure": value})
-
-
-def test_option_of_a_measure_is_its_own_or_a_default():
-    config = configure(LISTED)
-    assert (config.option("area", "grid"), config.option("area", "contexts", 4), config.option("codes", "grid")) == (
-        8,
-        4,
-        None,
-    )
 
 
 @pytest.mark.parametrize("diff", [{"latent": "discrete", "latent.size": 4}, {"latent.size": 4, "latent": "discrete"}])

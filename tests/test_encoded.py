@@ -16,7 +16,6 @@ from jepa.evaluate.subject import measured, reference_of
 from jepa.model import JEPA
 from jepa.objectives.pairs import PairObjective
 from jepa.runs import build, frozen
-from jepa.runs import run as runs
 from jepa.runs.behavior import Code, loaded
 from jepa.runs.config import Part, configure
 from jepa.runs.data import generate
@@ -222,20 +221,3 @@ def test_run_with_the_encoded_pairs_is_one_without(tmp_path):
     again = run(child, store)
     assert again.rows == first.rows and again.curve == first.curve and files(store) == [file]
     assert same(state(again), state(first))
-
-
-def test_child_cut_behind_its_training_is_the_same_child(task, tmp_path, drawn, monkeypatch):
-    whole = run(child_of(task), tmp_path / "whole")
-
-    def cut(*arguments, **options):
-        raise KeyboardInterrupt
-
-    for place in ((frozen, "encoded"), (frozen, "save"), (runs, "fit"), (runs, "measured")):
-        store = tmp_path / place[1]
-        run(task, store)
-        with monkeypatch.context() as patch:
-            patch.setattr(*place, cut)
-            with pytest.raises(KeyboardInterrupt):
-                run(child_of(task), store)
-        again = run(child_of(task), store)
-        assert again.rows == whole.rows and again.curve == whole.curve and same(state(again), state(whole))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Normed, changed, child_of, encoders, same, stamps, state, successor_of
+from conftest import Normed, changed, child_of, encoders, same, stamps, state, successor_of
 
 from jepa.checkpoints import load as load_checkpoint
 from jepa.monitor import CollapseWarning
-from jepa.runs import build
+from jepa.runs import build, frozen
 from jepa.runs import run as runs
 from jepa.runs.config import Part
 from jepa.runs.data import generate
@@ -35,29 +32,18 @@ def test_finished_run_is_not_repeated(task, tmp_path, drawn):
     assert stamps(tmp_path) == before and len(drawn) == 8
 
 
-@pytest.mark.parametrize(
-    "diff",
-    [
-        {"measure": ["area"]},
-        {"measure": {"area": {"epsilon": 0.5}}},
-        {"at_measurement": {"steps": 4}},
-        {"evaluation.pairs": 8},
-    ],
-    ids=str,
-)
-def test_new_measure_trains_nothing(task, tmp_path, drawn, diff):
-    first = run(task, tmp_path)
-    again = run(changed(task, **diff), tmp_path)
+OTHER_SET = {"held_out": "another"}
+MEASURED = [{"measure": ["area"]}, {"measure.area.epsilon": 0.5}, {"at_measurement.steps": 4}, {"evaluation.pairs": 8}]
+
+
+@pytest.mark.parametrize("diff", [OTHER_SET, *MEASURED], ids=str)
+def test_new_measure_or_held_out_set_trains_nothing(task, tmp_path, drawn, diff):
+    first, other = run(task, tmp_path / "store"), tmp_path / "data"
+    generate(other, Part("plane"), 64, seed=2)
+    again = run(task._replace(held_out=other) if diff is OTHER_SET else changed(task, **diff), tmp_path / "store")
     assert len(drawn) == 8 and again.folder == first.folder and again.rows != first.rows
     assert again.curve == first.curve
-    assert run(task, tmp_path).rows == first.rows  # both records are kept
-
-
-def test_new_held_out_set_trains_nothing_and_is_measured(task, tmp_path, drawn):
-    first = run(task, tmp_path / "store")
-    generate(tmp_path / "data", Part("plane"), 64, seed=2)
-    again = run(task._replace(held_out=tmp_path / "data"), tmp_path / "store")
-    assert len(drawn) == 8 and again.folder == first.folder and again.rows != first.rows
+    assert run(task, tmp_path / "store").rows == first.rows  # both records are kept
 
 
 @pytest.mark.parametrize(
@@ -80,25 +66,37 @@ def test_new_setting_of_the_training_trains_afresh(task, tmp_path, drawn, diff):
     assert again.curve != first.curve
 
 
-def test_run_cut_between_training_and_measuring_is_measured_only(task, tmp_path, drawn, monkeypatch):
-    def cut(*arguments):
+PLACES = [(frozen, "encoded"), (frozen, "save"), (runs, "fit"), (runs, "measured")]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place[1])
+@pytest.mark.parametrize("build_on", [lambda task: task, child_of, successor_of])
+def test_run_that_is_cut_anywhere_goes_on_to_the_same(task, tmp_path, drawn, monkeypatch, build_on, place):
+    one, parts = build_on(task), 1
+
+    def stop(*arguments, **options):
         raise KeyboardInterrupt
 
+    whole = run(one, tmp_path / "whole")
+    for parent in one.parents.values():
+        train_run(parent, tmp_path / "cut")
+        parts = 2
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "measured", cut)
-        with pytest.raises(KeyboardInterrupt):
-            run(task, tmp_path / "cut")
-    assert len(drawn) == 8
-    assert run(task, tmp_path / "cut").rows == run(task, tmp_path / "whole").rows
-    assert len(drawn) == 16
+        patch.setattr(*place, stop)
+        if place[0] is runs or "encoder" in one.parents:
+            with pytest.raises(KeyboardInterrupt):
+                run(one, tmp_path / "cut")
+    again = run(one, tmp_path / "cut")
+    assert again.rows == whole.rows and again.curve == whole.curve and same(state(again), state(whole))
+    assert drawn.count(8) == 8 * 2 * (1 if build_on is child_of else parts)  # what was trained is not trained again
 
 
-def test_learning_trains_once_and_measures_nothing(task, tmp_path, drawn):
-    folder = train_run(task, tmp_path / "learned")
+def test_training_alone_is_done_once_and_measures_nothing(task, tmp_path, drawn):
+    folder = train_run(task, tmp_path / "trained")
     before = stamps(tmp_path)
-    assert train_run(task, tmp_path / "learned") == folder and stamps(tmp_path) == before
+    assert train_run(task, tmp_path / "trained") == folder and stamps(tmp_path) == before
     assert len(drawn) == 8 and not list(tmp_path.rglob("*.json"))
-    one, two = (run(task, tmp_path / store) for store in ("learned", "whole"))
+    one, two = (run(task, tmp_path / store) for store in ("trained", "whole"))
     assert len(drawn) == 16 and one.rows == two.rows and one.curve == two.curve and one.folder == folder
 
 
@@ -238,9 +236,15 @@ def test_task_is_told_apart_by_all_that_it_asks_for(task, build_on):
     assert task_key(build_on(task)) == task_key(one)
 
 
-def test_training_begins_with_the_weights_of_the_parent(task, tmp_path, drawn):
+NETWORK = {"inference": {"name": "amortized", "features": 3, "hidden": 8}, "at_measurement": {"network": False}}
+
+
+@pytest.mark.parametrize("own", [{}, NETWORK], ids=["minimize", "a network in training only"])
+def test_training_begins_with_the_weights_of_the_parent(task, tmp_path, drawn, own):
+    task = changed(task, **own)
     untrained = run(successor_of(task, **{"train.steps": 0}), tmp_path)
     parent = run(task, tmp_path)
+    assert load_model(untrained).latent.network is None and bool(own) == ("latent.network" in str(state(untrained)))
     assert drawn == [8] * 8 and same(state(untrained), state(parent)) and untrained.folder != parent.folder
     assert untrained.rows == parent.rows and untrained.curve["step"] == []
     fresh = build.parts(task.config, 3).model.state_dict()
@@ -252,14 +256,6 @@ def test_training_goes_on_from_the_parents_weights_with_draws_of_its_own(task, t
     config, of = successor.task.config, load_parts(task, run(task, tmp_path).folder)
     curve = fit(of.model, of.objective, of.world.sample, generator_for("purpose", 3, "batches"), config.train)
     assert successor.curve == {"step": curve.steps, **curve.terms} and same(state(successor), of.model.state_dict())
-
-
-def test_network_that_the_parent_is_not_measured_with_is_handed_on_all_the_same(task, tmp_path):
-    network = {"inference": {"name": "amortized", "features": 3, "hidden": 8}, "at_measurement": {"network": False}}
-    parent = changed(task, **network)
-    untrained = run(successor_of(parent, **{"train.steps": 0}), tmp_path)
-    assert load_model(untrained).latent.network is None and "latent.network" in str(state(untrained).keys())
-    assert same(state(untrained), state(run(parent, tmp_path)))
 
 
 def test_encoder_and_start_are_two_ways_of_being_built_on_a_run(task, tmp_path):
@@ -277,21 +273,6 @@ def test_weights_that_do_not_fit_are_named(task, tmp_path):
         ValueError, match="^child, seed 3: target_encoder: expected the shape of the variant it is built on"
     ):
         run(other, tmp_path)
-
-
-def test_cut_successor_is_the_same_successor(task, tmp_path, monkeypatch):
-    whole = run(successor_of(task), tmp_path / "whole")
-
-    def cut(*arguments):
-        raise KeyboardInterrupt
-
-    run(task, tmp_path / "cut")
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "measured", cut)
-        with pytest.raises(KeyboardInterrupt):
-            run(successor_of(task), tmp_path / "cut")
-    again = run(successor_of(task), tmp_path / "cut")
-    assert again.rows == whole.rows and again.curve == whole.curve and same(state(again), state(whole))
 
 
 def test_monitor_measures_in_units_of_the_untrained_model(task, tmp_path):
@@ -332,33 +313,3 @@ def test_training_that_collapses_says_so_in_its_run(task, tmp_path):
     healthy = run(changed(done.task, **{"loss": {"variance": 5.0, "covariance": 1.0}}), tmp_path)
     assert healthy.warnings == [] and healthy.diagnostics["spread"][-1] > 0.1
     assert all(math.isfinite(value) for values in done.diagnostics.values() for value in values)
-
-
-IMPORTS = """
-import importlib, json, pathlib, sys
-steps = {"": {name.partition(".")[0] for name in sys.modules}}
-def step(name, *modules):
-    before = {name.partition(".")[0] for name in sys.modules}
-    for module in modules:
-        importlib.import_module(module)
-    after = {name.partition(".")[0] for name in sys.modules}
-    steps[name] = sorted(name for name in after - before - sys.stdlib_module_names if name[0] != "_")
-import jepa
-step("jepa")
-steps["jepa"] += sorted({"numpy", "torch", "pandas", "yaml"} & set(sys.modules))
-step("needed", "torch", "numpy", "scipy.special", "yaml", "tqdm")
-root = pathlib.Path(jepa.__path__[0])
-files = [file.relative_to(root.parent).with_suffix("") for file in root.rglob("*.py") if file.stem[:2] != "__"]
-step("science", *[".".join(file.parts) for file in files if file.parts[1] != "lab"])
-steps["lab"] = sorted(name for name in sys.modules if name.startswith("jepa.lab"))
-del steps[""]
-print(json.dumps(steps))
-"""
-
-
-def test_package_imports_nothing_and_the_science_no_laboratory():
-    command = [sys.executable, "-c", IMPORTS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    steps = json.loads(done.stdout)
-    assert steps["jepa"] == [] and steps["lab"] == []
-    assert set(steps["science"]) <= {"pandas"}  # besides torch, numpy, scipy, yaml and tqdm

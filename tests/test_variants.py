@@ -4,6 +4,7 @@ are named by file.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -138,15 +139,18 @@ def test_one_file_makes_a_variant_for_each_of_several_held_out_sets(folder):
 
 def test_levels_and_links_hold_for_each_of_several_sets(folder):
     write(folder / "parent.yaml", {**PARENT, "data": SEVERAL})
+    latent, levels = {"name": "discrete", "size": 2}, {1: {"latent.size": 1}, 3: {"latent.size": 3, "train.rate": 0.25}}
     for link in LINKS:
-        text = {"claim": "E1", "data": SEVERAL, "levels": {1: {"train.batch": 4}, 2: {"train.batch": 8}}}
+        text = {"claim": "E1", "data": SEVERAL, "config": {"latent": latent}, "levels": levels}
         write(folder / "child.yaml", {**text, **link})
         variants = read(folder)
-        for prefix in SEVERAL:
-            for level, batch in ((1, 4), (2, 8)):
-                child = variants[f"{prefix}_child_{level}"]
-                assert child.config.train.batch == batch and child.config.train.steps == 7
-                assert child.parents == dict.fromkeys(link.get("parents", ()), f"{prefix}_parent")
+        assert len(variants) == 6
+        for prefix, level in itertools.product(SEVERAL, levels):
+            child = variants[f"{prefix}_child_{level}"]
+            assert child.config.latent.options == {"size": level}
+            assert (child.config.train.rate, child.config.train.steps) == (0.5 if level == 1 else 0.25, 7)
+            assert child.parents == dict.fromkeys(link.get("parents", ()), f"{prefix}_parent")
+        assert {v.config.train.rate for v in read(folder, {"train.rate": 0.1}).values()} == {0.1}
 
 
 def test_variants_for_several_sets_may_all_be_built_on_one(folder):
@@ -174,17 +178,6 @@ def test_mistakes_with_several_sets_are_named_with_the_file(folder, change, mess
     write(folder / "child.yaml", {**CHILD, "data": SEVERAL})
     with pytest.raises(ValueError, match=f"^{message}"):
         read(folder)
-
-
-def test_child_may_have_levels(folder):
-    write(folder / "child.yaml", {**CHILD, "levels": {1: {"latent.size": 1}, 3: {"latent.size": 3, "train.rate": 0.5}}})
-    variants = read(folder)
-    assert list(variants) == ["child_1", "child_3", "parent"]
-    for level, rate in ((1, 0.25), (3, 0.5)):
-        child = variants[f"child_{level}"]
-        assert child.parents == {"encoder": "parent"} and child.config.latent.options == {"size": level}
-        assert (child.config.train.rate, child.config.train.steps) == (rate, 7)
-    assert {v.config.train.rate for v in read(folder, {"train.rate": 0.1}).values()} == {0.1}  # over those of a level
 
 
 @pytest.mark.parametrize(
@@ -220,6 +213,8 @@ def test_child_may_have_levels(folder):
         ),
         ({"parent": {"only": {"one": {}}}}, "parent.yaml: only: expected one of none, found 'one'"),
         ({"child": {"config": {"train.stesp": 1}}}, "child.yaml: setting 'train.stesp'.*did you mean 'steps'"),
+        ({"child": {"config": [1]}}, "child.yaml: settings: expected a mapping"),
+        ({"other": {**PARENT, "levels": {1: {}, 2: {"tren.steps": 1}}}}, "other.yaml: setting 'tren'.*'train'"),
         ({"child": {"parent": {}}}, "child.yaml: key 'parent': .*did you mean 'parents'"),
         ({"parent": {"data": "plane/thre"}}, "parent.yaml: data: expected one of plane/one, plane/two, found"),
     ],
