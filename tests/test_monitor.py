@@ -11,10 +11,12 @@ import torch
 from conftest import Told, codebook, generator, normal, of_path, told, values
 from test_train import KINDS, Cut, kinds, run, same, settings
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from jepa.batches import Pairs
 from jepa.evaluate import futures
 from jepa.latents.finite import NoLatent
+from jepa.loaders import from_loader
 from jepa.measures.collapse import Diagnostics, diagnostics
 from jepa.model import JEPA
 from jepa.monitor import CHUNK, PAIRS, CollapseWarning, Monitor, drawn
@@ -278,6 +280,17 @@ def test_source_of_few_pairs_is_watched_all_the_same():
     batch.a = None
     with pytest.raises(ValueError, match=r"^a: expected .*found NoneType; .*give \[B, 0\]"):
         drawn(of.model, of.objective, lambda number, drawing: batch, 12)
+
+
+def test_source_with_a_state_is_left_where_it_was():
+    of = build.parts(settings(), 0)
+    source = from_loader(DataLoader(TensorDataset(*of.sample(40, generator())[:3]), 8, shuffle=True))
+    source(8, generator())
+    before = source.state_dict()
+    found = drawn(of.model, of.objective, source, 12, portion=8).evaluate(of.model)
+    assert source.state_dict() == before and math.isfinite(found.contrast)
+    with pytest.raises(ValueError, match="^count: expected 8, the pairs in a batch of the loader, found 256"):
+        drawn(of.model, of.objective, source, 12)
 
 
 # -- when ------------------------------------------------------------------------------------------------------------
