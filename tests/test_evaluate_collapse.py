@@ -53,12 +53,6 @@ def test_constant_model_has_collapsed():
     assert found["oracle_auroc"] >= 0.99 and found["true_energy"] == pytest.approx(2 / REFERENCE)
 
 
-def test_parameters_are_counted():
-    subject = told(codebook(EVEN, (1, 0), (0, 1)), of_path(EVEN))
-    subject.model.encoder.weights = nn.Parameter(torch.zeros(3, 5))
-    assert values(futures.collapse(subject))["parameters"] == 15
-
-
 def test_model_that_sees_the_car_only_is_invariant():
     rows = futures.invariance(told(codebook(EVEN, (1, 0), (0, 1)), of_path(EVEN)))
     found = values(rows)

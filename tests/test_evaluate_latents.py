@@ -124,13 +124,6 @@ def test_values_that_each_future_takes_are_counted():
     assert found == pytest.approx(float(np.exp(stats.entropy(shares))) / 3)
 
 
-@pytest.mark.parametrize("world", [EVEN, UNEVEN], ids=("two", "three"))
-def test_one_value_for_each_future_is_one_however_often_it_comes_true(world):
-    codes = [*identity(world.branches), [0.0] * world.branches]  # the last code predicts what never is
-    subject = told(codebook(world, *codes), of_path(world), len(codes), world)
-    assert latents.entries(subject)[0].value == pytest.approx(1)
-
-
 REAL = {
     "encoder": {"name": "mlp", "outputs": 5, "hidden": [8]},
     "target_encoder": {"name": "mlp", "outputs": 6, "hidden": [8]},

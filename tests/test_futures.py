@@ -204,15 +204,3 @@ def test_pictures_of_an_invertible_encoder_are_read_at_half_their_size():
     found = futures.code(JEPA(None, encoder, None, Discrete(1)), Representations(s, s))
     pictures = s.view(5, 2, 16, 2, 16, 2).mean((3, 5)).flatten(1)
     torch.testing.assert_close(found, pictures)
-
-
-def test_branch_is_named_with_what_the_predictor_is_told():
-    class Acting(nn.Module):
-        def forward(self, s, a, z):
-            return codebook(EVEN, (1, 0), (0, 1))(s[:, 0], torch.where(a > 0, z, z.flip(-1)))
-
-    model = JEPA(Formula(lambda x: x), of_path(EVEN), Acting(), Discrete(2))
-    subject = asked(EVEN, model, condition_on=["lane"])
-    assert torch.equal(subject.a, subject.held_out.factors["lane"])
-    right = float((subject.a > 0).double().mean())  # where a code stands for its own branch, elsewhere for the other
-    assert futures.branches(subject)[0].value == pytest.approx(max(right, 1 - right))

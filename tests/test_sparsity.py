@@ -66,16 +66,6 @@ def test_active_numbers_are_those_above_the_threshold():
     assert found["span_residual"] < 1e-9
 
 
-def test_all_sets_are_counted_that_cover_the_pairs():
-    y = targets()
-    patterns = [tuple(row) for row in (soft(y) != 0).tolist()]
-    often, covered, least = sorted(map(patterns.count, set(patterns)), reverse=True), 0, 0
-    while covered < 0.95 * len(y):
-        covered, least = covered + often[least], least + 1
-    found = values(sparsity(subject(y)))
-    assert found["active_sets"] == least and found["active_sets_over_chance"] == pytest.approx(1, abs=0.25)
-
-
 def test_columns_that_are_active_together_make_fewer_sets_than_chance():
     together = (torch.rand(2000, 1, generator=generator(7)) < 0.5).float()
     found = values(sparsity(subject(2 * together * Q.sum(1))))  # all four or none
@@ -141,14 +131,6 @@ def test_gap_of_a_network_is_in_closed_form(share):
         assert found["fista_steps"] == 1
     begin = float(energy(y, 0 * soft(y)).double().mean()) / least - 1
     assert begin > 0.05 and found["fista_steps_to_5_percent"] == 1
-
-
-@pytest.mark.parametrize("steps", [1, 5])
-def test_unrolled_from_orthonormal_columns_is_the_minimum_at_once(steps):
-    network = Lista(2, WIDE, SIZE, steps)
-    network.begin(Q, ALPHA)
-    found = values(unrolled(subject(targets(), network=network)))
-    assert found["gap"] == pytest.approx(0, abs=1e-5) and found["fista_steps"] >= 1
 
 
 def test_unrolled_from_slanted_columns_needs_its_steps():
