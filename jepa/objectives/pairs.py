@@ -80,8 +80,8 @@ class PairObjective(nn.Module):
         Args: progress: of the training, from 0 to 1, for what is annealed.
         Returns: the total with the terms `total`, `energy`, `variance` and `covariance`; variance and covariance are
             not computed and read 0 where their weight is 0, and of an encoder whose factor is 0 they hold nothing.
-        Raises: ValueError for a batch that is none of pairs in the model's precision, or of one, where a variance has
-            no meaning.
+        Raises: ValueError for a batch without pairs in the model's precision, or of one, where a variance has no
+            meaning.
         """
         weights = self.weights
         energy_weight, beta = weights.annealed(progress)
