@@ -347,6 +347,15 @@ def test_restarts_are_the_cheapest_of_the_starts(restarts, expected):
     assert found.value.item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("starts, worst", [(2, 4.0), (64, 0.5), (512, 0.1)])
+def test_more_starts_lie_closer(starts, worst):
+    latent = LowDimensional(1, starts=starts, steps=0).double()
+    y = torch.linspace(-1.5, 1.5, 50, dtype=torch.float64).unsqueeze(1)
+    found = latent.infer(lambda z: distance(y.unsqueeze(1), z))
+    assert found.value.max() <= worst**2
+    torch.testing.assert_close(found.value, (y - latent.points.T).square().amin(1))
+
+
 def test_starts_are_those_of_a_standard_normal_and_always_the_same(seeded):
     before, points = torch.get_rng_state(), LowDimensional(3, starts=256).points
     assert torch.equal(torch.get_rng_state(), before)
