@@ -43,8 +43,8 @@ SMALL = {
     "monitor": {"times": 0},
     "evaluation": {"samples": 40},
     "measure": [
-        {"name": "area", "contexts": 1, "grid": 8},
-        {"name": "volume", "contexts": 1, "chains": 64, "moves": 4},
+        {"name": "area", "contexts": 1, "grid": 8, "epsilon": 0.1},
+        {"name": "volume", "contexts": 1, "chains": 64, "moves": 4, "epsilon": 0.5},
     ],
 }
 
@@ -75,9 +75,9 @@ def successor_of(task: Task, **diff) -> Task:
     return changed(task, **diff)._replace(name="successor", parents={"start": task})
 
 
-def state(run: Run) -> dict[str, torch.Tensor]:
-    """Return the weights that a run stored."""
-    return torch.load(run.folder / "checkpoint.pt", weights_only=True)["model"]
+def state(run: Run, of: str = "model") -> dict[str, torch.Tensor]:
+    """Return the weights that a run stored, of its model or of its objective."""
+    return torch.load(run.folder / "checkpoint.pt", weights_only=True)[of]
 
 
 def encoders(run: Run) -> dict[str, torch.Tensor]:
@@ -109,6 +109,19 @@ class Told(Fork):
         y = torch.cat([path.flatten(1), factors["texture_y"], grain], 1)
         x = torch.cat([factors[name] for name in BEFORE], 1)
         return Pairs(x, x.new_zeros(len(x), 0), y, factors)
+
+
+class Normed(nn.Module):
+    """An encoder with statistics of its batches, which are no weights."""
+
+    def __init__(self, inputs, outputs=3):
+        super().__init__()
+        self.outputs = outputs
+        self.layers = nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs))
+
+    def forward(self, v):
+        """Return s [B, D]."""
+        return self.layers(v)
 
 
 class Formula(nn.Module):

@@ -22,7 +22,7 @@ from jepa.runs.behavior import fingerprint
 from jepa.runs.config import Part, configure, to_dict
 from jepa.runs.data import generate
 from jepa.runs.resumed import resumed
-from jepa.runs.run import execute
+from jepa.runs.run import run
 from jepa.runs.tasks import addresses, measuring_key, training_key
 
 NOTEBOOK = [
@@ -48,8 +48,9 @@ RUN = textwrap.dedent("""
 """)
 SETTINGS = {"device": "cpu", "workers": 1, "tiny": {"seeds": 1, "overrides": {}}}
 SHORT = {
-    "train": {"steps": 12, "batch": 8, "watch": 2, "watched": 32},
-    "measure": {"samples": 64, "probe": 8, "pairs": 32},
+    "train": {"steps": 12, "batch": 8},
+    "monitor": {"times": 2, "pairs": 32},
+    "evaluation": {"samples": 64, "probe": 8, "pairs": 32},
 }
 
 
@@ -75,8 +76,10 @@ def computed(tmp_path_factory):
             "target_encoder": {"name": "convolutional", "outputs": 4, "channels": [2], "hidden": 8},
             "predictor": {"hidden": [8]},
             "latent": {"name": "discrete", "size": 2},
-            "train": {"steps": 14, "batch": 8, "watch": 2, "watched": 32},
-            "measure": {"names": ["collapse"], "samples": 64},
+            "train": {"steps": 14, "batch": 8},
+            "monitor": {"times": 2, "pairs": 32},
+            "evaluation": {"samples": 64},
+            "measure": ["collapse"],
         },
     }
     write(tmp_path / "params.yaml", {"profile": "cpu", **SETTINGS})
@@ -137,23 +140,15 @@ def test_results_come_back_as_long_as_the_code_does_the_same(checkout):
     text = file.read_bytes()
     # a refactor that moves no number: nothing is trained, the file stays as it is
     edit(checkout, "measures/collapse.py", "float(difference / reference)", "float(difference) * (1 / reference)")
-    edit(checkout, "train.py", "left = max(0.0, 1 - share", "remaining = left = max(0.0, 1 - share")
+    edit(checkout, "objectives/pairs.py", "left = max(0.0, 1 - progress", "remaining = left = max(0.0, 1 - progress")
     assert renewed(checkout).endswith("the same") and file.read_bytes() == text
-    assert python(checkout, "-c", RUN) == before and folders(checkout) == told
-    # without the command, the same code is not known to be the same, and nothing old comes back under its name
-    edit(checkout, "measures/collapse.py", "(1 / reference)", "(1.0 / reference)")
-    python(checkout, "-c", RUN)
-    assert len(folders(checkout)[0]) == 2
-
-
-def test_measure_that_training_uses_changes_what_is_trained_and_measured(checkout):
-    assert float(python(checkout, "-c", RUN)) < 42
-    edit(checkout, "measures/collapse.py", "return float(difference / reference)", "return 42.0")
-    assert float(python(checkout, "-c", RUN)) == 42  # before the behavior is computed again
+    assert python(checkout, "-c", RUN) == before and folders(checkout) == told and float(before) < 42
+    # without the command other code is not known to be the same, and nothing old comes back under its name
+    edit(checkout, "measures/collapse.py", "return float(difference) * (1 / reference)", "return 42.0")
+    assert float(python(checkout, "-c", RUN)) == 42 and len(folders(checkout)[0]) == 2
+    # a measure that training uses changes what is trained and what is measured: what the monitor saw is part of both
     assert "contrast" in renewed(checkout)
-    told = folders(checkout)
-    assert float(python(checkout, "-c", RUN)) == 42
-    assert len(folders(checkout)[0]) == len(told[0]) + 1  # what the monitor saw is part of a training
+    assert float(python(checkout, "-c", RUN)) == 42 and len(folders(checkout)[0]) == 3
 
 
 def test_edit_between_two_runs_of_one_kernel_is_an_error(checkout):
@@ -177,9 +172,9 @@ def test_edit_between_two_runs_of_one_kernel_is_an_error(checkout):
     ("module", "old", "new"),
     [
         ("train.py", "return (1 + math.cos", "return (1 + (1e-3 if step > 0.9 * steps else 0) + math.cos"),
-        ("config.py", "clip: float = 10.0", "clip: float = 11.0"),
+        ("train.py", "clip: float = 10.0", "clip: float = 11.0"),
         ("train.py", 'generator.set_state(state["generator"])', "generator.manual_seed(1)"),
-        ("watch.py", "spread=now / self.reference", "spread=2 * now / self.reference"),
+        ("measures/collapse.py", "spread=now / reference", "spread=2 * now / reference"),
         (
             "lab/study.py",
             "display(style.picture(figure))",
@@ -204,9 +199,10 @@ def test_command_fails_and_keeps_the_file_where_the_code_is_broken(checkout):
 def test_cut_and_resumed_training_comes_to_the_same(task, tmp_path, monkeypatch):
     loads = []
     monkeypatch.setattr(train, "load", lambda path, load=train.load: loads.append(path) or load(path))
-    task = changed(task, **{"train.watch": 2, "train.watched": 32})
-    cut, whole = resumed(task, tmp_path / "cut", 0.5), execute(task, tmp_path / "whole")
-    assert len(loads) == 1 and cut.rows == whole.rows and cut.curve == whole.curve and cut.looks == whole.looks
+    task = changed(task, **{"monitor": {"times": 2, "pairs": 32}})
+    cut, whole = resumed(run, task, tmp_path / "cut", 0.5), run(task, tmp_path / "whole")
+    assert len(loads) == 1 and cut.rows == whole.rows and cut.curve == whole.curve
+    assert cut.diagnostics == whole.diagnostics
     assert all(value.equal(state(whole)[name]) for name, value in state(cut).items())
 
 
@@ -221,19 +217,20 @@ def test_keys_follow_what_short_runs_came_to(task):
 
 
 def test_setting_that_came_later_is_in_no_key_where_runs_without_it_stood(task):
-    assert "watched" not in to_dict(configure(), deciding=True)["train"]
-    assert training_key(changed(task, **{"train.watched": 1024})) == training_key(task)
-    assert training_key(changed(task, **{"train.watched": 1025})) != training_key(task)
+    assert "pairs" not in to_dict(configure(), deciding=True)["monitor"]
+    assert training_key(changed(task, **{"monitor.pairs": 1024})) == training_key(task)
+    assert training_key(changed(task, **{"monitor.pairs": 1025})) != training_key(task)
     assert "streams" not in to_dict(configure({"streams": "seed"}), deciding=True)
     assert to_dict(configure(), deciding=True)["streams"] == "purpose"
 
 
 def test_short_runs_have_one_address_at_every_size_and_none_of_other_code(task):
-    sizes = {"train.steps": 99, "train.watch": 9, "measure.samples": 9}
+    sizes = {"train.steps": 99, "monitor.times": 9, "evaluation.samples": 9}
     assert addresses(changed(task, **sizes), SHORT) == addresses(task, SHORT)
     assert addresses(changed(task, **{"latent.steps": 3}), SHORT)[0] != addresses(task, SHORT)[0]
-    other = addresses(changed(task, **{"measure.names": ["area"]}), SHORT)
-    assert other[0] == addresses(task, SHORT)[0] and other[1] != addresses(task, SHORT)[1]
+    for diff in ({"measure": ["area"]}, {"measure.area.grid": 9}, {"at_measurement": {"steps": 3}}):
+        other = addresses(changed(task, **diff), SHORT)
+        assert other[0] == addresses(task, SHORT)[0] and other[1] != addresses(task, SHORT)[1]
     untrained = changed(task, **{"train.steps": 0})
     assert addresses(untrained, SHORT)[0] != addresses(task, SHORT)[0]
     assert addresses(child_of(task), SHORT)[0] != addresses(child_of(changed(task, **{"loss.energy": 0.5})), SHORT)[0]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import ast
-import math
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, generator
-from scipy import stats
 
+from jepa.evaluate import MEASURES
 from jepa.runs import build
 from jepa.runs.config import configure
-from jepa.train import fit
 
 JOINT = {
     "encoder": {"name": "mlp", "outputs": 6, "hidden": [8]},
@@ -26,8 +23,14 @@ NETWORK = {"name": "amortized", "features": 3, "hidden": 8}
 
 
 def weights(seed: int, **diff) -> torch.Tensor:
-    """Return all weights of a model side by side."""
-    return torch.cat([p.detach().flatten() for p in build.model(configure(JOINT, diff), seed).parameters()])
+    """Return all weights of a model and of its objective side by side."""
+    of = build.parts(configure(JOINT, diff), seed)
+    return torch.cat([weight.detach().flatten() for part in of[1:3] for weight in part.parameters()])
+
+
+def model_of(*diffs):
+    """Return a model of seed 0."""
+    return build.parts(configure(JOINT, *diffs), 0).model
 
 
 @pytest.mark.parametrize(
@@ -38,21 +41,14 @@ def weights(seed: int, **diff) -> torch.Tensor:
         ("target_encoder", [*build.ENCODERS, "shared"]),
         ("predictor", build.PREDICTORS),
         ("latent", build.LATENTS),
-        ("inference", build.INFERENCES),
+        ("inference", [*build.NETWORKS, "minimize"]),
         ("expander", build.EXPANDERS),
     ],
 )
 def test_kind_that_does_not_exist_is_named_with_those_that_do(part, known):
     nearest = sorted(known)[0]
     with pytest.raises(ValueError, match=f"{part}: expected one of {', '.join(sorted(known))}, found '{nearest}z'"):
-        build.model(configure(JOINT, {part: f"{nearest}z"}), seed=0)
-
-
-def test_only_the_target_encoder_can_be_shared():
-    with pytest.raises(
-        ValueError, match="encoder: expected one of convolutional, coupling, identity, mlp, found 'shared'"
-    ):
-        build.model(configure(JOINT, {"encoder": "shared"}), seed=0)
+        model_of({part: f"{nearest}z"})
 
 
 @pytest.mark.parametrize(
@@ -72,26 +68,19 @@ def test_only_the_target_encoder_can_be_shared():
         ({"predictor.hidden": 64}, "predictor.hidden: expected tuple, found 64"),
         ({"world.dimension": 2.5}, "world.dimension: expected int, found 2.5"),
         ({"target_encoder.outputs": 0}, "widths: expected at least 1"),
-        (
-            {"encoder": {"name": "convolutional", "outputs": 6}},
-            "inputs: expected pixels, C, H, W, found a width of 2",
-        ),
+        ({"encoder": {"name": "convolutional", "outputs": 6}}, "inputs: expected pixels, C, H, W, found a width"),
+        ({"encoder": "shared"}, "encoder: expected one of convolutional, coupling, identity, mlp, found 'shared'"),
+        ({"predictor": "identity"}, "inputs 6, outputs 5, action 0, latent 3"),  # widths that do not meet
         ({"world": "fork"}, r"inputs: expected a width, found pixels \[4, 32, 32\]"),
-        ({"world": "fork", "encoder": {**FILTERS, "patch": 5}}, "patch: expected an even number that divides 32"),
         ({"encoder": {**FILTERS, "chanels": [2]}}, "encoder: option of 'convolutional'.*did you mean 'channels'"),
         ({"expander": {"name": "random_features", "featurs": 2}}, "expander: option of .*did you mean 'features'"),
-        ({"expander": {"name": "random_features", "features": 0}}, "inputs, features: expected widths of at least 1"),
         ({"inference.steps": 3}, "inference: option of 'minimize': expected one of none, found 'steps'"),
+        ({"inference": {**NETWORK, "hiden": 3}}, "inference: option of 'amortized'.*did you mean 'hidden'"),
     ],
 )
 def test_option_that_does_not_exist_or_fit_is_an_error(diff, message):
     with pytest.raises(ValueError, match=message):
-        build.model(configure(JOINT, diff), seed=0)
-
-
-def test_widths_that_do_not_meet_are_an_error():
-    with pytest.raises(ValueError, match="inputs 6, outputs 5, action 0, latent 3"):
-        build.model(configure(JOINT, {"predictor": "identity"}), seed=0)
+        model_of(diff)
 
 
 def test_seed_alone_decides_the_weights():
@@ -103,20 +92,20 @@ def test_seed_alone_decides_the_weights():
 
 def test_global_generator_is_left_as_it_was():
     before = torch.get_rng_state()
-    build.model(configure(JOINT), seed=3)
+    of = build.parts(configure(JOINT, {"at_measurement": {"scale": 2.0}}), seed=3)
+    build.as_measured(configure(JOINT, {"at_measurement": {"scale": 2.0}}), of.model)
     with pytest.raises(ValueError):
-        build.model(configure(JOINT, {"predictor": "identity"}), seed=3)
+        model_of({"predictor": "identity"})
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_shared_encoder_is_one_module_with_one_expander():
-    shared = build.model(configure(JOINT, {"target_encoder": "shared"}), seed=0)
-    assert shared.encoder is shared.target_encoder and shared.expander_x is shared.expander_y
-    siamese = build.model(configure(JOINT, {"target_encoder.outputs": 6}), seed=0)
-    x = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(*shared.encode(x, x))
-    assert not torch.equal(*siamese.encode(x, x))
-    assert not torch.equal(siamese.expander_x.layers[0].weight, siamese.expander_y.layers[0].weight)
+    one, two = (build.parts(configure(JOINT, diff), 0) for diff in ({"target_encoder": "shared"}, {}))
+    assert one.model.encoder is one.model.target_encoder and one.objective.expander_x is one.objective.expander_y
+    assert two.model.encoder is not two.model.target_encoder
+    assert two.objective.expander_x is not two.objective.expander_y
+    siamese, x = model_of({"target_encoder.outputs": 6}), torch.rand(4, 2, generator=generator())
+    assert torch.equal(*one.model.encode(x, x)) and not torch.equal(*siamese.encode(x, x))
 
 
 def test_source_is_that_of_the_world_and_for_an_auto_encoder_shows_the_target_twice():
@@ -129,12 +118,12 @@ def test_source_is_that_of_the_world_and_for_an_auto_encoder_shows_the_target_tw
 
 
 def test_convolutional_encoder_reads_the_clips_of_a_world():
-    shared = build.model(configure(JOINT, {"world": "fork", "encoder": FILTERS, "target_encoder": "shared"}), seed=0)
+    shared = model_of({"world": "fork", "encoder": FILTERS, "target_encoder": "shared"})
     assert type(shared.encoder).__name__ == "Convolutional" and shared.encoder is shared.target_encoder
     assert (shared.encoder.inputs, shared.encoder.outputs) == ((4, 32, 32), 6)
     generative = {"world": {"name": "fork", "frames": 2}, "encoder": FILTERS, "target_encoder": "identity"}
     config = configure(JOINT, generative)
-    model, pairs = build.model(config, seed=0), build.world(config).sample(3, torch.Generator().manual_seed(0))
+    model, pairs = build.parts(config, 0).model, build.world(config).sample(3, generator())
     found = model.infer(pairs.x, pairs.y).value
     predictions = model.predictions(pairs.x, model.latent.codes.unsqueeze(0))
     assert predictions.shape == (3, 3, 2 * 32 * 32)
@@ -144,112 +133,69 @@ def test_convolutional_encoder_reads_the_clips_of_a_world():
 
 def test_random_features_are_those_of_each_representation_and_never_trained():
     diff = {"expander": {"name": "random_features", "features": 7}}
-    model = build.model(configure(JOINT, diff), seed=0)
-    assert (model.expander_x.outputs, model.expander_y.outputs) == (6 + 7, 5 + 7)
-    assert not any(name.startswith("expander") for name, _ in model.named_parameters())
-    assert sum(name.startswith("expander") for name in model.state_dict()) == 4
-    again = build.model(configure(JOINT, diff), seed=0)
-    assert torch.equal(model.expander_x.weight, again.expander_x.weight)
-    shared = build.model(configure(JOINT, diff, {"target_encoder": "shared"}), seed=0)
-    assert shared.expander_x is shared.expander_y
+    objective, again = (build.parts(configure(JOINT, diff), 0).objective for _ in range(2))
+    assert (objective.expander_x.outputs, objective.expander_y.outputs) == (6 + 7, 5 + 7)
+    assert not list(objective.parameters()) and len(objective.state_dict()) == 4
+    assert torch.equal(objective.expander_x.weight, again.expander_x.weight)
 
 
 @pytest.mark.parametrize("inference", ["minimize", NETWORK])
-def test_head_is_the_model_behind_its_encoders(inference):
-    config = configure(JOINT, {"inference": inference})
-    model, pairs = build.model(config, seed=0).eval(), build.world(config).sample(6, generator())
-    head, s = build.head(model), model.encode(pairs.x, pairs.y)
-    assert torch.equal(head.infer(*s).value, model.infer(pairs.x, pairs.y).value)
-    assert torch.equal(head.infer(*s).argmin, model.infer(pairs.x, pairs.y).argmin)
-    rest = {id(p) for name, p in model.named_parameters() if not name.startswith("encoder")}
-    assert {id(p) for p in head.parameters()} == rest
-    assert torch.equal(head.expander_x(s.s_x), model.expander_x(s.s_x))
-    assert torch.equal(head.expander_y(s.s_y), model.expander_y(s.s_y))
+def test_objective_behind_frozen_encoders_is_that_of_pairs_given_what_they_make(inference):
+    config = configure(JOINT, {"inference": inference, "loss": {"variance": 1.0, "covariance": 1.0}})
+    of, behind = (build.parts(config, 0, encoded) for encoded in (False, True))
+    pairs = of.sample(6, generator())
+    s = of.model.encode(pairs.x, pairs.y)
+    one, two = of.objective(of.model, pairs, 0.5), behind.objective(of.model, pairs._replace(x=s.s_x, y=s.s_y), 0.5)
+    assert one.terms == two.terms and one.terms["covariance"] > 0
 
 
-@pytest.mark.parametrize("inference", ["minimize", NETWORK])
-def test_training_the_head_trains_the_model_but_for_its_encoders(inference):
-    config = configure(JOINT, {"inference": inference, "train": {"steps": 4, "batch": 8}, "loss.variance": 1.0})
-    model = build.model(config, seed=0)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pairs = build.world(config).sample(32, generator())
-    with torch.no_grad():
-        pool = build.pool(*model.encode(pairs.x, pairs.y))
-    fit(build.head(model), pool, (config.train, config.loss), generator(1))
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, before[name]) == name.startswith("encoder"), name
+CONDITIONED = {"world": {"name": "plane", "modes": 3}, "condition_on": ["mode", "offset"]}
 
 
-@pytest.mark.parametrize("count", [1, 40, 600])
-def test_pool_is_given_pairs_drawn_whole(count):
-    x, y, a = (torch.rand(count, width, generator=generator(width)) for width in (3, 2, 1))
-    found = build.pool(x, y, a)(3000, generator(1))
-    rows = (found.a == a[:, 0]).long()
-    assert (rows.sum(1) == 1).all() and found.factors == {}  # each is one of the pairs …
-    for name, everything in zip("xay", (x, a, y), strict=True):  # … with all that belongs to it
-        assert torch.equal(getattr(found, name), everything[rows.argmax(1)])
-    assert stats.chisquare(rows.sum(0)).pvalue > 0.001 if count > 1 else rows.sum() == 3000  # with replacement
-    assert build.pool(x, y)(5, generator()).a.shape == (5, 0)
-
-
-def test_draws_from_a_pool_are_decided_by_their_generator():
-    draw, before, drawn = build.pool(*torch.rand(2, 20, 3, generator=generator())), torch.get_rng_state(), generator(3)
-    first, second = draw(8, drawn), draw(8, drawn)
-    assert torch.equal(first.x, draw(8, generator(3)).x) and not torch.equal(first.x, draw(8, generator(4)).x)
-    assert not torch.equal(first.x, second.x) and torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("count", [1, 256, 257, 700])
-def test_portions_are_as_many_pairs_as_asked_for(count):
-    sizes = []
-    sample = lambda size, _: sizes.append(size) or size  # noqa: E731
-    assert list(build.portions(sample, count, generator())) == sizes
-    assert sum(sizes) == count and max(sizes) <= 256 and len(sizes) == math.ceil(count / 256)
-
-
-TOLD = {"world": {"name": "plane", "modes": 3}, "told": ["mode", "offset"]}
-
-
-def test_predictor_is_told_factors_as_its_action():
-    config = configure(JOINT, TOLD)
-    world, model = build.world(config), build.model(config, seed=0)
-    assert model.predictor.action == 1 + 2 and build.model(configure(JOINT), seed=0).predictor.action == 0
+def test_predictor_is_conditioned_on_factors_as_its_action():
+    config = configure(JOINT, CONDITIONED)
+    world, model = build.world(config), build.parts(config, 0).model
+    assert model.predictor.action == 1 + 2 and model_of().predictor.action == 0
     pairs, plain = build.source(config, world)(8, generator(5)), world.sample(8, generator(5))
     assert torch.equal(pairs.x, plain.x) and torch.equal(pairs.y, plain.y)
     assert pairs.a.dtype == torch.float and torch.equal(pairs.a[:, :1], plain.factors["mode"].float())
-    assert torch.equal(pairs.a[:, 1:], plain.factors["offset"]) and torch.equal(
-        pairs.a, build.told(config, plain.factors)
-    )
+    assert torch.equal(pairs.a[:, 1:], plain.factors["offset"])
+    assert torch.equal(pairs.a, build.actions(config, plain.factors))
     twice = build.source(configure({"context": "y"}, base=config), world)(8, generator(5))
     assert torch.equal(twice.x, plain.y) and torch.equal(twice.a, pairs.a)
     s = model.encode(pairs.x, pairs.y)
-    assert not torch.equal(model.minimum(s, pairs.a).value, model.minimum(s, pairs.a.roll(1, 0)).value)
+    one, two = (model.minimum(s.s_x, a, s.s_y).value for a in (pairs.a, pairs.a.roll(1, 0)))
+    assert not torch.equal(one, two)
 
 
-def test_nothing_told_is_of_no_width():
+def test_nothing_to_be_conditioned_on_is_of_no_width():
     pairs = build.world(configure()).sample(8, generator())
-    assert build.told(configure(), pairs.factors).shape == (8, 0)
+    assert build.actions(configure(), pairs.factors).shape == (8, 0)
 
 
-def test_factor_that_cannot_be_told_is_named():
-    config = configure(JOINT, TOLD, {"told": ["mood"]})
-    with pytest.raises(ValueError, match="^told: expected one of mode, offset, x, found 'mood'; did you mean 'mode'"):
-        build.model(config, seed=0)
-    with pytest.raises(ValueError, match="^told: expected one of"):
+def test_factor_to_be_conditioned_on_that_does_not_exist_is_named():
+    config = configure(JOINT, CONDITIONED, {"condition_on": ["mood"]})
+    message = "^condition_on: expected one of mode, offset, x, found 'mood'; did you mean 'mode'"
+    with pytest.raises(ValueError, match=message):
+        build.parts(config, 0)
+    with pytest.raises(ValueError, match=message):
         build.source(config, build.world(config))(4, generator())
 
 
 @pytest.mark.parametrize("name", ["plane", "fork"])
-def test_watch_is_told_all_that_the_world_can_tell(name, monkeypatch):
-    monkeypatch.setattr(build, "Watch", lambda *given: given)
-    config = configure({"world": name, "told": ["mode" if name == "plane" else "branch"]}, {"train.watched": 300})
-    world, before = build.world(config), torch.get_rng_state()
-    _, pairs, targets, plausible = build.watch(config, world, None)
+def test_monitor_knows_all_that_the_world_can_tell(name, monkeypatch):
+    monkeypatch.setattr(build, "Monitor", lambda *given: given)
+    own = {"plane": {"condition_on": ["mode"]}, "fork": {"condition_on": ["branch"], "encoder": FILTERS}}[name]
+    config = configure({"world": name, "train.steps": 7, "monitor": {"pairs": 300, "times": 3}}, own)
+    of, before = build.parts(config, 0), torch.get_rng_state()
+    model, objective, pairs, steps, times, targets, plausible = build.monitor(config, of)
+    assert (model, objective, steps, times) == (of.model, of.objective, 7, 3)
+    world = of.world
     known = [key for key, label in world.factor_labels.items() if label == "predictable"]
     assert torch.equal(targets, torch.cat([pairs.factors[key] for key in known], 1)) and len(pairs.x) == 300
-    assert torch.equal(pairs.a, build.told(config, pairs.factors)) and pairs.a.shape == (300, 1)
-    again = build.watch(config, world, None)
-    assert torch.equal(pairs.x, again[1].x) and torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(pairs.a, build.actions(config, pairs.factors)) and pairs.a.shape == (300, 1)
+    again = build.monitor(config, of)
+    assert torch.equal(pairs.x, again[2].x) and torch.equal(torch.get_rng_state(), before)
     if name == "plane":
         assert plausible is None
         return
@@ -266,30 +212,85 @@ def test_watch_is_told_all_that_the_world_can_tell(name, monkeypatch):
         {"expander": "random_features"},
     ],
 )
-def test_model_is_wholly_on_the_configured_device(diff):
-    model = build.model(configure(JOINT, diff, {"device": "meta"}), seed=0)
-    assert {tensor.device.type for tensor in [*model.parameters(), *model.buffers()]} == {"meta"}
+def test_all_that_a_run_is_made_of_can_be_moved(diff):
+    of = build.parts(configure(JOINT, diff, {"device": "meta"}), 0)
+    modules = [module for part in of[1:3] for module in part.modules()]
+    held = [value for module in modules for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    tensors = [tensor for part in of[1:3] for tensor in (*part.parameters(), *part.buffers())]
+    assert not held and {tensor.device.type for tensor in tensors} == {"cpu"}  # a run moves them
+
+
+NETWORKED = {"latent": {"name": "low_dimensional", "size": 2, "starts": 4, "steps": 2}, "inference": NETWORK}
+
+
+@pytest.mark.parametrize("options", [{"steps": 5}, {"network": False}, {"network": True, "starts": 3}], ids=str)
+def test_measured_latent_has_its_own_options_and_the_weights_that_were_trained(options):
+    own = {"inference": {**NETWORK, "refine": 2}}
+    model = model_of(NETWORKED, own)
+    measured = build.as_measured(configure(JOINT, NETWORKED, own, {"at_measurement": options}), model)
+    found = [getattr(measured.latent, name) for name in ("steps", "network", "refine")]
+    kept = [model.latent.network, 2] if options.get("network", True) else [None, 0]
+    assert found == [options.get("steps", 2), *kept] and len(measured.latent.points) == options.get("starts", 4)
+    assert all(getattr(measured, name) is getattr(model, name) for name in ("encoder", "target_encoder", "predictor"))
+    assert (model.latent.steps, model.latent.refine, len(model.latent.points)) == (2, 2, 4)
+    assert build.as_measured(configure(JOINT, NETWORKED), model) is model  # where nothing is said
+
+
+def test_codebook_is_measured_as_it_was_trained():
+    quantized = {
+        "latent": {"name": "vector_quantized", "size": 4, "width": 3, "rate_weight": 0.5},
+        "inference": NETWORK,
+    }
+    model = model_of(quantized)
+    for buffer in model.latent.buffers():
+        buffer += torch.rand(buffer.shape, generator=generator())
+    config = configure(JOINT, quantized, {"at_measurement": {"network": False}})
+    measured = build.as_measured(config, model).latent
+    trained = {name: value for name, value in model.latent.state_dict().items() if not name.startswith("network.")}
+    assert trained and all(torch.equal(value, measured.state_dict()[name]) for name, value in trained.items())
+    x = torch.rand(5, 2, generator=generator(1))
+    best = build.as_measured(config, model).infer(x, x).value
+    assert (best <= model.infer(x, x).value).all() and torch.equal(measured.code_lengths, model.latent.code_lengths)
+
+
+def test_measures_are_functions_of_a_subject_with_the_options_of_the_configuration():
+    config = configure({"measure": ["collapse", {"name": "area", "grid": 8}]}, {"measure": {"area": {"epsilon": 0.5}}})
+    found = build.measures(config)
+    assert [one.func.__name__ for one in found] == ["collapse", "area"]
+    assert [one.keywords for one in found] == [{}, {"grid": 8, "epsilon": 0.5}]
+    assert len(build.measures(configure({"measure": sorted(MEASURES)}))) == len(MEASURES)  # all can be found
+
+
+@pytest.mark.parametrize(
+    ("diff", "message"),
+    [
+        ({"measure": ["aera"]}, "^measure: expected one of .*found 'aera'; did you mean 'area'"),
+        ({"measure.area.gird": 8}, "^measure.area: option of 'area': expected .*found 'gird'; did you mean 'grid'"),
+        ({"measure.collapse.grid": 8}, "^measure.collapse: option of 'collapse': expected one of none, found 'grid'"),
+        ({"measure.area.subject": 8}, "^measure.area: option of 'area': expected .*found 'subject'"),
+        ({"measure.area.grid": 8.5}, "^measure.area.grid: expected int, found 8.5"),
+        ({"measure.area.epsilon": 0.0}, "^measure.area.epsilon: expected a number above 0, found 0.0"),
+        (
+            {"measure": [{"name": "volume", "chains": -1}]},
+            "^measure.volume.chains: expected a number above 0",
+        ),
+        ({"at_measurement.sise": 3}, "^latent: option of 'low_dimensional'.*did you mean 'size'"),
+        ({"at_measurement.steps": "5"}, "^latent.steps: expected int, found '5'"),
+        ({"at_measurement.network": "no"}, "^at_measurement.network: expected bool, found 'no'"),
+    ],
+)
+def test_measure_or_measuring_option_that_does_not_exist_or_cannot_be_is_named(diff, message):
+    with pytest.raises(ValueError, match=message):
+        build.measures(configure(JOINT, NETWORKED, {"measure": ["area", "collapse"]}, diff))
 
 
 def devices(text: str) -> set[str]:
     """Return the names of accelerators that a module's code speaks of, docstrings and comments apart."""
-    tree, names = ast.parse(text), {"cuda", "mps", "xpu", "hip"}
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
-    documents = {
-        id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node)
-    }
-    found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
-            found.add(node.value.split(":")[0])
-    return found & names
+    nodes = list(ast.walk(ast.parse(text)))
+    words = {node.value.split(":")[0] for node in nodes if isinstance(node, ast.Constant) and type(node.value) is str}
+    return (words | {node.attr for node in nodes if isinstance(node, ast.Attribute)}) & {"cuda", "mps", "xpu", "hip"}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "jepa").rglob("*.py")), ids=lambda file: file.stem)
-def test_nothing_names_an_accelerator_but_the_configuration(file: Path):
-    assert devices(file.read_text()) == set()
-
-
-def test_an_accelerator_named_in_code_is_probe():
-    assert devices('"""On cuda."""\nx.cuda()') == devices("y.to('cuda:0')") == {"cuda"}
-    assert devices('def f():\n    """cuda"""\n    # cuda\n    return torch.mps.seed()') == {"mps"}
+def test_nothing_names_an_accelerator_but_the_configuration_and_where_its_generator_is_kept():
+    found = {file.relative_to(ROOT).as_posix(): devices(file.read_text()) for file in (ROOT / "jepa").rglob("*.py")}
+    assert {name: names for name, names in found.items() if names} == {"jepa/streams.py": {"cuda"}}

@@ -28,13 +28,15 @@ def another(value):
     """Return a value that a setting could also have."""
     if isinstance(value, str):
         return {"x": "y", "purpose": "seed"}.get(value, value + "_2")
-    if isinstance(value, list | dict):
-        return {"steps": 3} if isinstance(value, dict) else [0.5] if value else ["area"]
+    if isinstance(value, dict):
+        return {"steps": 3}
+    if isinstance(value, list):
+        return ["branch"]
     return 2.0 if math.isinf(value) else value / 2 if 0 < value < 1 else type(value)(value + 1)
 
 
 DEFAULTS = flat(to_dict(Config()))
-CHANGES = {name: another(value) for name, value in DEFAULTS.items()}
+CHANGES = {name: another(value) for name, value in DEFAULTS.items()} | {"measure": [{"name": "area", "grid": 8}]}
 SETTINGS = {name: value for name, value in CHANGES.items() if name.split(".")[0] not in PARTS}
 subsets = st.lists(st.sampled_from(sorted(CHANGES)), unique=True).map(lambda names: {n: CHANGES[n] for n in names})
 
@@ -101,38 +103,39 @@ def test_options_stay_while_the_name_stays_and_go_when_it_changes():
         ("train.rate", math.nan, "found nan"),
         ("train.rate", None, "expected float"),
         ("device", 0, "expected str"),
-        ("measure.names", "area", "expected tuple"),
-        ("measure.names", [3], "expected str"),
-        ("measure.minimize", 1, "expected bool"),
-        ("told", "branch", "expected tuple"),
-        ("told", [2], "expected str"),
-        ("measure.epsilons", ["1e-3"], "expected float"),
-        ("measure.latent", 3, "expected dict"),
+        ("condition_on", "branch", "expected tuple"),
+        ("condition_on", [2], "expected str"),
+        ("at_measurement", 3, "expected dict"),
+        ("monitor.times", 2.0, "expected int"),
+        ("measure", "area", "expected a list of measures"),
+        ("measure", [3], "expected a name or a mapping"),
+        ("measure", [{"grid": 8}], "expected a mapping with 'name'"),
+        ("measure", {"aera": {"grid": 9}}, "expected one of .*, found 'aera'; did you mean 'area'"),
+        ("measure", {"names": ["area"]}, "expected one of .*, found 'names'"),
+        ("measure.area", 9, "expected a mapping of options, found 9"),
         ("train", 3, "expected a mapping"),
         ("latent", 4, "expected a name or a mapping"),
     ],
 )
-def test_value_of_another_type_is_an_error(name, value, expected):
+def test_value_of_another_type_or_options_of_no_measure_are_an_error(name, value, expected):
     with pytest.raises(ValueError, match=f"{re.escape(name)}: .*{expected}"):
         configure({name: value})
 
 
 def test_an_integer_may_stand_for_a_float():
-    one = configure({"train.rate": 1, "measure.epsilons": [1]})
-    assert to_dict(one) == to_dict(configure({"train.rate": 1.0, "measure.epsilons": (1.0,)}))
-    assert type(one.train.rate) is float and type(one.measure.epsilons[0]) is float
+    one = configure({"train.rate": 1})
+    assert one == configure({"train.rate": 1.0}) and type(one.train.rate) is float
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         *[("train.batch", value) for value in (1, 0, -4)],
-        *[("train.steps", -1), ("train.watch", -1)],
+        *[("train.steps", -1), ("monitor.times", -1), ("monitor.pairs", 3), ("evaluation.pairs", -1)],
         *[(f"loss.{name}", -0.5) for name in ("variance", "covariance", "information_x", "information_y")],
-        *[(name, 0) for name in ("measure.contexts", "measure.grid", "measure.chains")],
         *[(name, 0.0) for name in ("train.rate", "train.clip", "loss.beta", "loss.beta_start", "loss.anneal")],
-        *[("train.rate", -1.0), ("measure.epsilon", 0.0), ("measure.moves", 0), ("context", "z")],
-        *[(name, value) for name in ("train.pool", "measure.samples", "measure.decoder") for value in (0, -1)],
+        *[("train.rate", -1.0), ("context", "z"), ("streams", "both"), ("evaluation.probe", 0)],
+        *[(name, value) for name in ("pool", "evaluation.samples") for value in (0, -1)],
         *[("train.beta2", value) for value in (1.0, 1.5, math.inf, -0.1)],
     ],
 )
@@ -141,22 +144,34 @@ def test_number_no_run_can_have_is_an_error(name, value):
         configure({name: value})
 
 
-def test_share_of_the_past_may_be_anything_from_nothing_to_almost_all():
-    assert configure({"train.beta2": 0}).train.beta2 == 0 and configure({"train.beta2": 0.9999}).train.beta2 == 0.9999
+def test_numbers_at_their_bounds_are_no_error():
+    least = {"train.steps": 0, "train.batch": 2, "train.beta2": 0, "monitor.times": 0, "monitor.pairs": 4, "pool": 1}
+    least |= dict.fromkeys([f"loss.{name}" for name in ("variance", "covariance", "information_x", "information_y")], 0)
+    least |= {"evaluation.samples": 1, "evaluation.probe": 1, "evaluation.pairs": 0}
+    found = flat(to_dict(configure(least)))
+    assert {name: found[name] for name in least} == least and configure({"train.beta2": 0.9999}).train.beta2 == 0.9999
 
 
-def test_weights_of_criteria_and_looks_may_be_zero():
-    names = ("loss.variance", "loss.covariance", "loss.information_x", "loss.information_y", "train.watch")
-    config = configure(dict.fromkeys(names, 0))
-    assert (config.loss.information_x, config.loss.information_y, config.train.watch) == (0.0, 0.0, 0)
+LISTED = {"measure": ["collapse", {"name": "area", "grid": 8, "epsilon": 0.5}]}
 
 
-def test_inference_is_a_part_of_its_own():
-    assert Config().inference == Part("minimize", {})
-    network = configure({"inference": {"name": "amortized", "features": 8}, "latent": {"name": "discrete", "size": 4}})
-    assert network.inference == Part("amortized", {"features": 8})
-    assert configure({"inference.hidden": 5}, base=network).inference.options == {"features": 8, "hidden": 5}
-    assert configure({"inference": "minimize"}, base=network).inference == Part("minimize", {})
+def test_list_of_measures_replaces_what_was_listed_with_its_options():
+    first = configure(LISTED)
+    assert first.measure == (Part("collapse", {}), Part("area", {"grid": 8, "epsilon": 0.5}))
+    assert configure({"measure": ["area", {"name": "codes"}]}, base=first).measure == (Part("area"), Part("codes"))
+    assert configure({"measure": []}, base=first).measure == ()
+    asked = ("area", "grid"), ("area", "contexts", 4), ("codes", "grid")
+    assert [first.option(*one) for one in asked] == [8, 4, None]
+
+
+@pytest.mark.parametrize(
+    "diff", [{"measure": {"area": {"grid": 9}}}, {"measure.area.grid": 9}, {"measure.area": {"grid": 9}}]
+)
+def test_options_are_laid_over_those_of_a_listed_measure_and_over_nothing_else(diff):
+    first = configure(LISTED)
+    assert configure(diff, base=first).measure == (Part("collapse", {}), Part("area", {"grid": 9, "epsilon": 0.5}))
+    assert first == configure(LISTED) and configure(diff).measure == ()  # what is not listed is not measured
+    assert configure(diff, LISTED).measure == first.measure  # a list that comes later wins
 
 
 @pytest.mark.parametrize("diff", [{"latent": "discrete", "latent.size": 4}, {"latent.size": 4, "latent": "discrete"}])
@@ -166,8 +181,8 @@ def test_a_key_with_a_value_and_settings_of_its_own_is_an_error(diff):
 
 
 def test_dotted_and_nested_keys_of_one_diff_join_at_every_depth():
-    diff = {"measure.latent.steps": 3, "measure": {"latent": {"starts": 4}, "grid": 5}}
-    assert nested(diff) == {"measure": {"latent": {"steps": 3, "starts": 4}, "grid": 5}}
+    diff = {"measure.area.grid": 3, "measure": {"area": {"epsilon": 0.5}, "codes": {}}}
+    assert nested(diff) == {"measure": {"area": {"grid": 3, "epsilon": 0.5}, "codes": {}}}
 
 
 @pytest.mark.parametrize("diff", ["train", None, [1]])

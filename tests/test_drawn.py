@@ -40,7 +40,7 @@ def shown(change=lambda axes: None):
         lambda axes: axes[2].patches[1].set_height(2.01),
     ],
 )
-def test_change_of_a_figure_is_probe(change):
+def test_change_of_a_figure_is_seen(change):
     assert list(differences(shown(), shown(change), 1e-6, 1e-8))
 
 

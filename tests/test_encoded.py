@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 
 import pytest
 import torch
-from conftest import SMALL, changed, child_of, encoders, generator, same, stamps, state
+from conftest import SMALL, Normed, changed, child_of, encoders, generator, same, stamps, state
 
+from jepa import encoded, train
 from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import save
 from jepa.data import HeldOut, load
-from jepa.evaluate.subject import measure
+from jepa.evaluate.subject import measured, reference_of
 from jepa.model import JEPA
-from jepa.runs import build, encoded
-from jepa.runs import run as runs
+from jepa.objectives.pairs import PairObjective
+from jepa.runs import build, frozen
 from jepa.runs.behavior import Code, loaded
 from jepa.runs.config import Part, configure
 from jepa.runs.data import generate
-from jepa.runs.run import execute, trained
+from jepa.runs.resumed import resumed
+from jepa.runs.run import load_model, load_parts, run
 from jepa.runs.tasks import Task
+from jepa.sampling import pool
 from jepa.streams import generator_for
 from jepa.train import fit
-from jepa.worlds.pairs import Pairs
 
 
 class Noisy(torch.nn.Module):
@@ -39,15 +40,17 @@ class Noisy(torch.nn.Module):
 
 def settings(**diff):
     """Return a configuration with few pairs, whose predictor is told something."""
-    return configure(SMALL, {"told": ["mode"], "train.pool": 300, "measure.samples": 40}, diff)
+    return configure(SMALL, {"condition_on": ["mode"], "pool": 300}, diff)
 
 
 def made(config, count=600, seed=7):
     """Return what encoders make of pairs, the model and the held-out set."""
-    model, pairs = build.model(config, 0), build.world(config).sample(count, generator(1))
-    model.encoder = Noisy(model.encoder)
+    of = build.parts(config, 0)
+    of.model.encoder, pairs = Noisy(of.model.encoder), of.world.sample(count, generator(1))
     held_out = HeldOut(pairs.x, pairs.y, pairs.factors)
-    return encoded.encoded(config, model, held_out, seed), model.eval(), held_out
+    counts, drawing = (config.pool, 40), [generator_for(config.streams, seed, name) for name in ("pool", "probe pairs")]
+    futures = encoded.alternatives(of.model, of.world, held_out)
+    return encoded.encoded(of.model, of.sample, counts, drawing, held_out, futures), of.model.eval(), held_out
 
 
 @pytest.mark.parametrize("streams", ["purpose", "seed"])
@@ -58,13 +61,13 @@ def test_pairs_are_encoded_as_outside_of_training(streams):
     source = build.source(config, build.world(config))
     pool = [source(count, drawing) for count in (256, 44)]
     seen = source(40, again)
-    for part, pairs in ((found.pool, pool), (found.seen, [seen])):
+    for part, pairs in ((found.pool, pool), (found.probe_pairs, [seen])):
         x, a, y = (torch.cat([getattr(one, name) for one in pairs]) for name in "xay")
         torch.testing.assert_close(part.x, x, rtol=0, atol=0)  # the identity, without what training would add
         assert torch.equal(part.a, a) and part.a.shape[1] == 1 and not part.y.requires_grad
         with torch.no_grad():
             torch.testing.assert_close(part.y, model.target_encoder(y))
-    assert found.pool.factors == {} and same(found.seen.factors, seen.factors)
+    assert found.pool.factors == {} and same(found.probe_pairs.factors, seen.factors)
     assert torch.equal(found.state, drawing.get_state()) and torch.equal(found.held_out.s_x, held_out.x)
     with torch.no_grad():
         torch.testing.assert_close(found.held_out.s_y, model.target_encoder(held_out.y))
@@ -94,7 +97,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     found = made(settings())[0]
     save(tmp_path / "file.pt", {"model": {}, **encoded.packed(found)})
     read = encoded.unpacked(load_checkpoint(tmp_path / "file.pt"))
-    for one, two in ((found.pool, read.pool), (found.seen, read.seen)):
+    for one, two in ((found.pool, read.pool), (found.probe_pairs, read.probe_pairs)):
         assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in "xay")
         assert same(one.factors, two.factors)
     assert all(torch.equal(one, two) for one, two in zip(found.held_out, read.held_out, strict=True))
@@ -106,77 +109,88 @@ def files(store):
     return sorted(store.rglob("encoded-*.pt"))
 
 
-def test_child_keeps_the_encoders_of_its_parent_to_the_bit(task, tmp_path, drawn):
-    child = execute(child_of(task), tmp_path)
-    assert drawn == [8] * 8 + [48, 40]  # the parent's batches, the pool, and pairs for probes
-    parent = execute(task, tmp_path)
-    assert len(drawn) == 10 and parent.folder != child.folder
-    fresh = build.model(child.task.config, 3)
-    assert len(encoders(child)) == 4 and same(encoders(child), encoders(parent))
-    assert not torch.equal(state(child)["target_encoder.layers.0.weight"], fresh.target_encoder.layers[0].weight)
-    assert not torch.equal(state(child)["predictor.first.weight"], fresh.predictor.first.weight)
-    assert trained(child).latent.width == 3 and child.curve["step"] == list(range(1, 9))
-    kept = trained(child).eval().target_encoder(torch.ones(1, 2))
-    assert torch.equal(kept, trained(parent).target_encoder(torch.ones(1, 2)))
+@pytest.mark.parametrize("step", [0, 4])
+@pytest.mark.parametrize("kind", ["mlp", "normed"])
+def test_frozen_encoders_are_the_parents_to_the_bit_with_their_statistics(task, tmp_path, monkeypatch, kind, step):
+    monkeypatch.setitem(build.ENCODERS, "normed", Normed)
+    own = {"name": kind, "outputs": 3}
+    parent = changed(task, encoder=own, target_encoder=own, **{"loss.variance": 1.0, "expander.name": "expander"})
+    child = child_of(parent, **{"monitor.times": 2})
+    done = resumed(run, child, tmp_path, step / 8) if step else run(child, tmp_path)
+    older, fresh = run(parent, tmp_path), build.parts(child.config, 3).model
+    assert same(encoders(done), encoders(older)) and older.folder != done.folder
+    assert state(done).keys() == fresh.state_dict().keys() and fresh.latent.width == 3
+    assert (kind == "normed") == any("running" in name for name in encoders(done))
+    first = fresh.state_dict()
+    assert not any(torch.equal(value, first[name]) for name, value in state(done).items() if value.ndim > 1)
+    assert sorted(file.name for file in done.folder.glob("*.pt")) == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("streams", ["purpose", "seed"])
+@pytest.mark.parametrize("inference", ["minimize", {"name": "amortized", "features": 3, "hidden": 8}])
+def test_child_that_is_cut_and_resumed_is_the_same_child(task, tmp_path, monkeypatch, streams, inference):
+    parent = changed(task, streams=streams)
+    child = child_of(parent, inference=inference, **{"monitor.times": 2, "expander.name": "expander"})
+    child, loads = changed(child, **{"loss.variance": 1.0}), []
+    run(parent, tmp_path / "cut")
+    monkeypatch.setattr(train, "load", lambda path, load=train.load: loads.append(path) or load(path))
+    cut, whole = resumed(run, child, tmp_path / "cut", 0.5), run(child, tmp_path / "whole")
+    assert loads == [cut.folder / "checkpoint.pt"]
+    assert (cut.rows, cut.curve, cut.diagnostics) == (whole.rows, whole.curve, whole.diagnostics)
+    assert same(state(cut), state(whole)) and same(state(cut, "objective"), state(whole, "objective"))
 
 
 @pytest.mark.parametrize("streams", ["purpose", "seed"])
 def test_child_learns_on_a_pool_of_its_parents_representations(task, tmp_path, streams):
     task = changed(task, streams=streams)
-    child = execute(child_of(task, train={"rate": 0.02, "pool": 700}), tmp_path)
-    parent, config = trained(execute(task, tmp_path)), child.task.config
-    drawing = generator_for(streams, 3, "pool")
-    world, model = build.world(config), build.model(config, 3)
-    pairs = [world.sample(count, drawing) for count in (256, 256, 188)]  # 256 at a time
+    child = run(child_of(task, train={"rate": 0.02}, pool=700), tmp_path)
+    parent, config = load_model(run(task, tmp_path)), child.task.config
+    drawing, of = generator_for(streams, 3, "pool"), build.parts(config, 3)
+    pairs = [of.world.sample(count, drawing) for count in (256, 256, 188)]  # 256 at a time
     with torch.no_grad():
-        pool = [torch.cat([encode(part) for part in side]) for encode, side in (
-            (parent.encoder, [pair.x for pair in pairs]), (parent.target_encoder, [pair.y for pair in pairs])
-        )]  # fmt: skip
-
-    def sample(count, generator):
-        rows = torch.randint(700, (count,), generator=generator)
-        return Pairs(pool[0][rows], torch.zeros(count, 0), pool[1][rows], {})
-
+        s = [parent.encode(one.x, one.y) for one in pairs]
+    x, y = (torch.cat(side) for side in zip(*s, strict=True))
     batches = drawing if streams == "seed" else generator_for(streams, 3, "batches")
-    behind = JEPA(torch.nn.Identity(), torch.nn.Identity(), model.predictor, model.latent)
-    curve = fit(behind, sample, (config.train, config.loss), batches)
+    behind = JEPA(torch.nn.Identity(), torch.nn.Identity(), of.model.predictor, of.model.latent)
+    curve = fit(behind, PairObjective(config.loss), pool(x, y), batches, config.train)
     assert child.curve == {"step": curve.steps, **curve.terms}
-    found = {name: value for name, value in state(child).items() if name.startswith("predictor.")}
-    assert same(found, {f"predictor.{name}": value for name, value in model.predictor.state_dict().items()})
+    learned = {name: value for name, value in state(child).items() if name not in encoders(child)}
+    assert same(learned, behind.state_dict())
 
 
 def test_two_children_share_what_is_encoded(task, tmp_path, drawn):
-    one = execute(child_of(task), tmp_path)
+    one = run(child_of(task), tmp_path)
     (file,) = files(tmp_path)
-    assert file.parent == execute(task, tmp_path).folder
+    assert file.parent == run(task, tmp_path).folder
     before, count = stamps(tmp_path), len(drawn)
-    two = execute(child_of(task, latent={"name": "discrete", "size": 2}), tmp_path)
+    two = run(child_of(task, latent={"name": "discrete", "size": 2}), tmp_path)
     assert len(drawn) == count and files(tmp_path) == [file] and one.folder != two.folder
     assert stamps(tmp_path).items() > before.items()  # nothing that was there is written again
 
 
 @pytest.mark.parametrize(
-    "diff", [{"train.pool": 40}, {"measure.samples": 30}, {"told": ["mode"]}, {"context": "y"}, {"seed": 4}], ids=str
+    "diff",
+    [{"pool": 40}, {"evaluation.samples": 30}, {"condition_on": ["mode"]}, {"context": "y"}, {"seed": 4}],
+    ids=str,
 )
 def test_other_pairs_are_another_file(task, tmp_path, diff):
-    parent = execute(task, tmp_path)
+    parent = run(task, tmp_path)
     held_out = load(task.held_out, {"world": task.config.world.flat()})
     child, other = child_of(task), child_of(task)
     other = other._replace(**diff) if "seed" in diff else changed(other, **diff)
-    one, two = (runs._encoded(each, parent.folder, held_out) for each in (child, other))
+    model = load_model(parent)
+    one, two = (frozen.encoded_by(each, model, held_out, parent.folder) for each in (child, other))
     assert len(files(tmp_path)) == 2
-    fresh = encoded.encoded(other.config, trained(parent), held_out, other.seed)
-    assert torch.equal(two.pool.x, fresh.pool.x) and torch.equal(two.seen.a, fresh.seen.a)
     assert not all(
         a.shape == b.shape and torch.equal(a, b)
-        for a, b in zip(one.pool[:3] + one.seen[:3], two.pool[:3] + two.seen[:3], strict=True)
+        for a, b in zip(one.pool[:3] + one.probe_pairs[:3], two.pool[:3] + two.probe_pairs[:3], strict=True)
     )
 
 
 def test_other_held_out_set_is_another_file(task, tmp_path):
     generate(tmp_path / "data", Part("plane"), 32, seed=2)
-    execute(child_of(task), tmp_path / "store")
-    execute(child_of(task)._replace(held_out=tmp_path / "data"), tmp_path / "store")
+    run(child_of(task), tmp_path / "store")
+    run(child_of(task)._replace(held_out=tmp_path / "data"), tmp_path / "store")
     assert len(files(tmp_path / "store")) == 2
 
 
@@ -186,39 +200,24 @@ CLIPS = {
     "encoder": FILTERS,
     "target_encoder": FILTERS,
     "predictor": {"hidden": [8]},
-    "train": {"steps": 2, "batch": 8, "pool": 48, "watch": 0},
-    "measure": {"names": ["collapse", "context", "modes", "latents", "entries"], "samples": 80, "probe": 16},
+    "train": {"steps": 2, "batch": 8},
+    "monitor.times": 0,
+    "evaluation": {"samples": 80, "probe": 16},
 }
 
 
 def test_run_with_the_encoded_pairs_is_one_without(tmp_path):
     generate(tmp_path / "clips", Part("fork", {"frames": 2}), 40, seed=1)
-    task = Task("tiny", configure(CLIPS, {"measure.names": []}), 3, tmp_path / "clips", Code(*[loaded()] * 4))
-    child = child_of(task, train={}, measure={"names": CLIPS["measure"]["names"]})
-    first, store = execute(child, tmp_path / "store"), tmp_path / "store"
+    task = Task("tiny", configure(CLIPS), 3, tmp_path / "clips", Code(*[loaded()] * 4))
+    child = child_of(task, train={}, measure=["collapse", "context", "modes", "latents", "entries"])
+    first, store = run(child, tmp_path / "store"), tmp_path / "store"
     (file,) = files(store)
     held_out = load(task.held_out, {"world": task.config.world.flat()})
-    found = {row.metric: row.value for row in measure(child.config, trained(first), held_out, 3)}  # from the clips
-    assert found == {row.metric: row.value for row in first.rows} and all(map(math.isfinite, found.values()))
+    of, fresh = load_parts(child, first.folder), build.parts(child.config, 3)
+    subject = build.subject(child.config, 3, of, held_out, reference_of(fresh.model, held_out))  # without the pairs
+    assert measured(subject, build.measures(child.config)) == first.rows and len(first.rows) > 10
     file.unlink()
     shutil.rmtree(first.folder)
-    again = execute(child, store)
+    again = run(child, store)
     assert again.rows == first.rows and again.curve == first.curve and files(store) == [file]
     assert same(state(again), state(first))
-
-
-def test_child_cut_behind_its_training_is_the_same_child(task, tmp_path, drawn, monkeypatch):
-    whole = execute(child_of(task), tmp_path / "whole")
-
-    def cut(*arguments, **options):
-        raise KeyboardInterrupt
-
-    for place in ((runs, "encoded"), (runs, "save"), (runs, "fit"), (runs.evaluate, "measure")):
-        store = tmp_path / place[1]
-        execute(task, store)
-        with monkeypatch.context() as patch:
-            patch.setattr(*place, cut)
-            with pytest.raises(KeyboardInterrupt):
-                execute(child_of(task), store)
-        again = execute(child_of(task), store)
-        assert again.rows == whole.rows and again.curve == whole.curve and same(state(again), state(whole))

@@ -1,14 +1,14 @@
-"""The ledger: verdict rule, the committed claims against their specification, stable and strict output, bad input."""
+"""The ledger: verdict rule, the committed claims, stable and strict output, bad input."""
 
+import itertools
 import json
 import os
 import random
 import subprocess
 import sys
-from collections import Counter
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from jepa.lab.ledger import (
     STATES,
@@ -24,54 +24,8 @@ from jepa.lab.ledger import (
 )
 from jepa.lab.verdict import Check, Claim, Measurement, combine, judge_claim
 
-CLAIMS = Path(__file__).parents[1] / "experiments" / "claims.yaml"
+CLAIMS = ROOT / "experiments" / "claims.yaml"
 HEADER = "claim,variant,seed,metric,value,count"
-
-IDS = {
-    "01_energies_and_capacity": "E1 E2 E3 E4 E5",
-    "02_fork_in_the_road": "E7 M1 M2 M3 M4 M5 M6 M7",
-    "03_collapse": "C1 C2 C3 C4 C5 C7",
-    "04_latents": "L1 L2 L3 L4 L5 L6 L7 L8 L9",
-    "05_vicreg": "V1 V2 V3 V4 V5 V6 V7 V8 V10 V11 C6 E6",
-    "06_slow_features": "V9 V12",
-    "07_world_models": "P0 P5 P8",
-    "08_hierarchy": "H1 H2 H3 H4 H5 H6",
-    "09_hierarchical_planning": "P1 P2 P3 P4 P6 P7 P9 P10 P11",
-    "10_uncertainty": "U1 U2 U3 U4",
-}
-DOUBLED = {"L6": 10}  # claims whose number of seeds had to grow
-SEEDS = {"01": 10, "02": 5, "03": 5, "04": 5, "05": 5, "06": 3, "07": 3, "08": 3, "09": 3, "10": 5}
-IDENTITIES = {"E5", "V6", "V11"}
-BOTH = {"E1", "L1", "L9", "P5"}
-
-# claim, variant, metric -> its rules, as the specification has them
-RULES = {
-    ("E1", "discrete_8", "volume_ratio"): [("<=", 0.05)],
-    ("E1", "discrete_4", "mode_recall"): [(">=", 0.95)],
-    ("E2", "manifold_3", "codimension"): [(">=", 8 - 3 - 0.4), ("<=", 8 - 3 + 0.4)],
-    ("E2", "manifold_8", "codimension"): [("<", 0.5)],
-    ("E3", "bottleneck", "rank_correlation"): [(">=", 0.95)],
-    ("E4", "information", "rank_correlation"): [("<=", -0.8)],
-    ("E5", "fista", "relative_gap"): [("<=", 1e-5)],
-    ("M2", "discrete_latent", "branch_accuracy"): [(">=", 0.99)],
-    ("M4", "frozen_targets_over_discrete_latent", "error_ratio"): [(">=", 3)],
-    ("C1", "fork_without_criteria_1_and_2", "contrast"): [("<=", 0.01)],
-    ("C5", "crossing_full", "probe_r2"): [(">=", 0.9)],
-    ("L2", "four_vector_quantized", "perplexity_per_future"): [(">=", 0.9), ("<=", 1.5)],
-    ("L5", "sparse", "rank_correlation"): [("<=", -0.9)],
-    ("L7", "lista_over_fista", "depth_ratio"): [("<=", 1 / 5)],
-    ("V1", "vicreg", "mean_absolute_correlation"): [("<=", 0.03)],
-    ("V6", "public_implementation", "gradient_gap"): [("<=", 1e-9)],
-    ("V9", "vicreg_fixed", "relative_error"): [(">=", 0.8)],
-    ("P0", "random_wall", "success_rate"): [(">=", {"cpu": 0.90, "gpu": 0.97})],
-    ("V12", "strength_1_5", "fixed_over_changing"): [("<=", 1.2)],
-    ("C6", "vicreg", "batch_slope"): [("<=", 0.1)],
-    ("P1", "hierarchical_minus_flat", "success_difference"): [(">=", -0.02)],
-    ("P11", "condition_cost", "rank_correlation"): [(">=", 0.5)],
-    ("H5", "level_2", "route_accuracy"): [(">=", 0.95)],
-    ("U3", "pruned_over_exhaustive", "evaluation_ratio"): [("<=", 0.05)],
-    ("U4", "risk_averse_over_neutral", "path_length_ratio"): [("<=", 1.15)],
-}
 
 
 def claim(*checks, kind="measured", seeds=3, **said):
@@ -94,23 +48,12 @@ def verdict(op, threshold, *values, profile="cpu", **options):
 # ------------------------------------------------------------------------------------------------ verdict rule
 # 1, 2, 3: mean 2, limits 2 -+ 4.3027 / sqrt(3) = -0.484 and 4.484
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize(
-    ("direction", "threshold", "expected"),
-    [
-        (">", -0.49, "holds"),
-        (">", -0.48, "open"),
-        (">", 4.48, "open"),
-        (">", 4.49, "fails"),
-        ("<", -0.49, "fails"),
-        ("<", -0.48, "open"),
-        ("<", 4.48, "open"),
-        ("<", 4.49, "holds"),
-    ],
-)
-def test_the_whole_interval_decides(direction, threshold, expected, strict):
-    op = direction if strict else direction + "="
-    reason = "interval straddles the threshold" if expected == "open" else None
-    assert verdict(op, threshold, 1.0, 2.0, 3.0) == (expected, reason)
+@pytest.mark.parametrize(("threshold", "above"), [(-0.49, "holds"), (-0.48, "open"), (4.48, "open"), (4.49, "fails")])
+def test_the_whole_interval_decides(threshold, above, strict):
+    below = {"holds": "fails", "fails": "holds", "open": "open"}[above]
+    reason = "interval straddles the threshold" if above == "open" else None
+    for direction, expected in ((">", above), ("<", below)):
+        assert verdict(direction if strict else f"{direction}=", threshold, 1.0, 2.0, 3.0) == (expected, reason)
 
 
 @pytest.mark.parametrize(("op", "expected"), [("<=", "holds"), (">=", "holds"), ("<", "fails"), (">", "fails")])
@@ -164,20 +107,15 @@ def test_a_claim_of_both_kinds_needs_both():
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
-        (["holds", "open", "fails"], "fails"),
-        (["open", "fails"], "fails"),
-        (["holds", "open"], "open"),
-        (["holds", "holds"], "holds"),
-        ([], "open"),
+        ("holds open fails", "fails"),
+        ("open fails", "fails"),
+        ("holds open", "open"),
+        ("holds holds", "holds"),
+        ("", "open"),
     ],
 )
 def test_fails_beats_open_beats_holds_and_no_checks_prove_nothing(verdicts, expected):
-    assert combine(verdicts) == expected
-
-
-def test_a_claim_without_checks_is_open():
-    entry = judge_claim(claim(), [], "cpu")
-    assert (entry["verdict"], entry["reason"]) == ("open", "no checks")
+    assert combine(verdicts.split()) == expected
 
 
 def test_only_rows_of_the_checks_own_claim_variant_and_metric_count():
@@ -227,110 +165,51 @@ SAID = "the rule measures scale, not volume."
 
 @pytest.mark.parametrize("values", [(0.7, 0.7, 0.7), (0.1, 0.1, 0.1), (0.0, 1.0, 0.5), (0.7,), ()])
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu"])
-def test_a_suspended_claim_is_open_for_its_reason_whatever_its_checks_say(values, profile):
-    plain, suspended = (
-        judge_claim(claim(check(), **said), rows(*values), profile) for said in ({}, {"suspended": WHY})
-    )
-    assert (suspended["verdict"], suspended["reason"]) == ("open", f"suspended: {SAID}")
-    assert (suspended["suspended"], plain["suspended"]) == (SAID, None)
-    changed = ("verdict", "reason", "suspended")
-    assert {key: suspended[key] for key in suspended if key not in changed} == {
-        key: plain[key] for key in plain if key not in changed
-    }
+def test_a_suspended_claim_is_open_for_its_reason_and_a_caveat_changes_nothing_but_itself(values, profile):
+    says = ({}, {"suspended": WHY}, {"caveat": WHY})
+    plain, suspended, noted = (judge_claim(claim(check(), **said), rows(*values), profile) for said in says)
+    assert suspended == plain | {"verdict": "open", "reason": f"suspended: {SAID}", "suspended": SAID}
+    assert noted == plain | {"caveat": SAID} and plain["suspended"] is plain["caveat"] is None
 
 
-def test_what_is_suspended_no_more_is_judged_by_its_checks():
-    good = rows(0.7, 0.7, 0.7)
-    assert judge_claim(claim(check(), suspended=WHY), good, "cpu")["checks"][0]["verdict"] == "holds"
-    assert judge_claim(claim(check()), good, "cpu")["verdict"] == "holds"
+STATED = [
+    ((0.7, 0.7, 0.7), {}, "holds"),
+    ((0.1, 0.1, 0.1), {}, "fails"),
+    ((0.0, 1.0, 0.5), {}, "inconclusive"),
+    ((0.7,), {}, "inconclusive"),
+    ((), {}, "not measured yet"),
+    ((0.7, 0.7, 0.7), {"suspended": WHY}, "suspended"),
+    ((), {"suspended": WHY}, "suspended"),
+]
 
 
-@pytest.mark.parametrize("values", [(0.7, 0.7, 0.7), (0.1, 0.1, 0.1), (0.0, 1.0, 0.5), ()])
-def test_a_caveat_changes_nothing_but_itself(values):
-    plain, noted = (judge_claim(claim(check(), **said), rows(*values), "cpu") for said in ({}, {"caveat": WHY}))
-    assert noted == plain | {"caveat": SAID} and plain["caveat"] is None
-
-
-@pytest.mark.parametrize("name", ["suspended", "caveat"])
-@pytest.mark.parametrize("value", ["", "  ", 1, True, ["a reason"]])
-def test_a_reason_is_a_sentence(name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected a sentence, found"):
-        claim(check(), **{name: value})
-
-
-@pytest.mark.parametrize(
-    ("values", "suspended", "expected"),
-    [
-        ((0.7, 0.7, 0.7), None, "holds"),
-        ((0.1, 0.1, 0.1), None, "fails"),
-        ((0.0, 1.0, 0.5), None, "inconclusive"),
-        ((0.7,), None, "inconclusive"),
-        ((), None, "not measured yet"),
-        ((0.7, 0.7, 0.7), WHY, "suspended"),
-        ((), WHY, "suspended"),
-    ],
-)
-def test_a_state_is_the_verdict_or_why_it_is_open(values, suspended, expected):
-    entry = judge_claim(claim(check(), suspended=suspended), rows(*values), "cpu")
-    assert state(entry) == expected
-    assert state(judge_claim(claim(), [], "cpu")) == "not measured yet"  # no checks
-
-
-def test_states_add_up_to_all_findings():
-    draw = random.Random(0)
-    kinds = ("measured", "identity")
-    for _ in range(50):
-        claims = {}
-        for number in range(draw.randrange(12)):
-            kind = draw.choice(kinds)
-            one = claim(
-                check(kind=kind), kind=kind, suspended=draw.choice((None, WHY)), caveat=draw.choice((None, WHY))
-            )
-            values = draw.choice(((0.7, 0.7, 0.7), (0.1, 0.1, 0.1), (0.0, 1.0, 0.5), ()))
-            claims[str(number)] = judge_claim(one, rows(*values), "cpu")
-        found = count_findings(claims)
-        assert list(found) == list(STATES)
-        assert sum(found.values()) == sum(entry["kind"] != "identity" for entry in claims.values())
-        undecided = sum(entry["verdict"] == "open" for entry in claims.values() if entry["kind"] != "identity")
-        assert sum(found.values()) - found["holds"] - found["fails"] == undecided
+def test_every_finding_is_in_one_state_and_identities_are_none():
+    found = [judge_claim(claim(check(), **said), rows(*values), "cpu") for values, said, _ in STATED]
+    states = [state(entry) for entry in found]
+    assert states == [expected for *_, expected in STATED]
+    identity = judge_claim(claim(check(kind="identity"), kind="identity", seeds=None), rows(0.7), "cpu")
+    for chosen in itertools.product(range(len(found)), repeat=3):
+        counts = count_findings(dict(enumerate([identity, *(found[number] for number in chosen)])))
+        assert counts == {name: [states[number] for number in chosen].count(name) for name in STATES}
+    empty = judge_claim(claim(), [], "cpu")
+    assert (empty["verdict"], empty["reason"], state(empty)) == ("open", "no checks", "not measured yet")
 
 
 def test_clauses_agree_in_number():
     assert [clause(name, 1) for name in STATES[:3]] == ["holds", "fails", "is inconclusive"]
-    assert [clause(name, 2) for name in STATES] == [
-        "hold",
-        "fail",
-        "are inconclusive",
-        "are suspended",
-        "are not measured yet",
-    ]
+    assert [clause(name, 2) for name in STATES[:4]] == ["hold", "fail", "are inconclusive", "are suspended"]
 
 
 # -------------------------------------------------------------------------------------------- committed claims
-@pytest.fixture(scope="module")
-def committed():
-    return {entry.id: entry for entry in read_claims(CLAIMS)}
+def test_the_committed_ledger_is_that_of_the_committed_claims_and_measurements(tmp_path):
+    results = ROOT / "results"
+    main(["--profile", "cpu", "--results", str(results), "--claims", str(CLAIMS), "--out", str(tmp_path / "out.json")])
+    assert (tmp_path / "out.json").read_bytes() == (results / "cpu" / "claims.json").read_bytes()
 
 
-def test_every_claim_stands_once_in_its_notebook_with_its_seeds_and_kind(committed):
-    assert list(committed) == " ".join(IDS.values()).split()  # reading them refuses an id given twice
-    for found in committed.values():
-        assert found.id in IDS[found.notebook].split(), found.id
-        seeds = None if found.id in IDENTITIES | {"P5"} else DOUBLED.get(found.id, SEEDS[found.notebook[:2]])
-        assert found.seeds == seeds, found.id
-        kind = "identity" if found.id in IDENTITIES else "both" if found.id in BOTH else "measured"
-        assert found.kind == kind and len(found.checks) >= 1, found.id
-
-
-@pytest.mark.parametrize(("key", "rules"), RULES.items(), ids=lambda key: key[0] if isinstance(key, tuple) else "")
-def test_thresholds_are_those_of_the_specification(committed, key, rules):
-    found = [(rule.op, rule.threshold) for rule in committed[key[0]].checks if (rule.variant, rule.metric) == key[1:]]
-    assert found == [(op, pytest.approx(bound, abs=0, rel=1e-9)) for op, bound in rules]
-
-
-def test_rates_are_judged_as_rates_and_ratios_as_ratios(committed):
+def test_rates_are_judged_as_rates_and_ratios_as_ratios():
     scales = {"rate": "logit", "recall": "logit", "accuracy": "logit", "coverage": "logit", "ratio": "log"}
-    for entry in committed.values():
+    for entry in read_claims(CLAIMS):
         for rule in entry.checks:
             assert rule.scale == scales.get(rule.metric.split("_")[-1], rule.scale), (entry.id, rule.metric)
 
@@ -391,7 +270,7 @@ def refuse(constant):
 
 
 def test_the_command_writes_the_verdict_of_every_claim(tree, capsys):
-    ledger = json.loads(run(tree).read_text(encoding="utf-8"))
+    ledger = json.loads(run(tree).read_text(encoding="utf-8"), parse_constant=refuse)
     assert {name: (entry["verdict"], entry["reason"]) for name, entry in ledger.items()} == {
         "E1": ("holds", None),
         "E5": ("holds", None),
@@ -399,37 +278,10 @@ def test_the_command_writes_the_verdict_of_every_claim(tree, capsys):
     }
     counts = "{'holds': 1, 'fails': 0, 'inconclusive': 1, 'suspended': 0, 'not measured yet': 0}"
     assert f"{counts}, identities not counted" in capsys.readouterr().out
-    assert ledger["E1"] == {
-        "verdict": "holds",
-        "reason": None,
-        "suspended": None,
-        "caveat": None,
-        "kind": "measured",
-        "statement": "A statement on two lines.",
-        "source": "section 4.3",
-        "notebook": "01_energies",
-        "seeds": 3,
-        "checks": [
-            {
-                "metric": "error",
-                "variant": "plain",
-                "op": "<=",
-                "threshold": 0.5,
-                "kind": "measured",
-                "estimate": 0.15,
-                "low": 0.0257931,  # 0.15 -+ 4.3027 x 0.05 / sqrt(3)
-                "high": 0.274207,
-                "n": 3,
-                "verdict": "holds",
-                "reason": None,
-            }
-        ],
-    }
-
-
-def test_limits_that_are_missing_are_null_and_the_file_is_strict_json(tree):
-    ledger = json.loads(run(tree).read_text(encoding="utf-8"), parse_constant=refuse)
-    (found,) = ledger["M1"]["checks"]
+    (found,) = ledger["E1"]["checks"]
+    limits = {"low": 0.0257931, "high": 0.274207}  # 0.15 -+ 4.3027 x 0.05 / sqrt(3)
+    assert found == found | limits | {"estimate": 0.15, "n": 3, "threshold": 0.5, "op": "<="}
+    (found,) = ledger["M1"]["checks"]  # of one seed, which has no interval
     assert (found["estimate"], found["low"], found["high"], found["n"]) == (0.3, None, None, 1)
 
 
@@ -488,28 +340,13 @@ def test_findings_leave_identities_out_and_tables_keep_them(tree):
     ]
 
 
-def test_the_committed_claims_without_measurements_are_all_open(tmp_path):
-    out = tmp_path / "claims.json"
-    main(["--profile", "cpu", "--results", str(tmp_path), "--claims", str(CLAIMS), "--out", str(out)])
-    suspended = {entry.id: entry.suspended for entry in read_claims(CLAIMS) if entry.suspended}
-    ledger = load(out)
-    reasons = Counter((entry["verdict"], entry["reason"]) for name, entry in ledger.items() if name not in suspended)
-    assert reasons == {("open", "not measured yet"): len(" ".join(IDS.values()).split()) - len(suspended)}
-    for name, why in suspended.items():
-        assert (ledger[name]["verdict"], ledger[name]["reason"]) == ("open", f"suspended: {' '.join(why.split())}")
-
-
 def test_a_claim_of_the_file_is_suspended_until_the_key_is_taken_out(tree):
-    measured = run(tree).read_bytes()
-    path = tree / "claims.yaml"
+    measured = load(run(tree))["E1"]
     note = "  seeds: 3\n  suspended: the unit is\n    another one.\n  caveat: one more.\n"
-    path.write_text(CLAIM.replace("  seeds: 3\n", note), encoding="utf-8")
-    entry = load(run(tree))["E1"]
-    assert (entry["verdict"], entry["reason"]) == ("open", "suspended: the unit is another one.")
-    assert entry["checks"] == json.loads(measured)["E1"]["checks"] and entry["caveat"] == "one more."
-    assert count_findings(load(tree / "results/cpu/claims.json"))["suspended"] == 1
-    path.write_text(CLAIM, encoding="utf-8")
-    assert run(tree).read_bytes() == measured and json.loads(measured)["E1"]["verdict"] == "holds"
+    (tree / "claims.yaml").write_text(CLAIM.replace("  seeds: 3\n", note), encoding="utf-8")
+    said = {"suspended": "the unit is another one.", "caveat": "one more."}
+    reason = "suspended: the unit is another one."
+    assert load(run(tree))["E1"] == measured | said | {"verdict": "open", "reason": reason}
 
 
 @pytest.mark.parametrize(

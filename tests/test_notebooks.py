@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import re
 
 import pytest
@@ -85,26 +84,16 @@ def test_a_notebook_without_outputs_cannot_pass(notebook):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda cells: cells.pop(0), "no title"),
         (lambda cells: cells[1]["metadata"].update(tags=[]), "tagged `parameters`"),
-        (lambda cells: cells[1].update(source='profile = "cpu"'), "its parameters are not"),
         (lambda cells: cells[1].update(source="profile = list()"), "name = literal"),
         (lambda cells: cells[1].update(outputs=[{"output_type": "error", "traceback": []}]), "failed"),
-        (lambda cells: cells[1].update(outputs=[_stream("stderr", "!")]), "warning"),
-        (lambda cells: cells[1].update(outputs=[_stream("stdout", "in /home/me/x")]), "one machine"),
-        (lambda cells: cells[1].update(source="def f():\n" + "    pass\n" * 6), "more than 6 lines"),
         (lambda cells: cells[1].update(execution_count=99), "from first to last"),
-        (lambda cells: cells.extend([copy.deepcopy(cells[1]) for _ in range(12)]), "more than a dozen"),
     ],
 )
-def test_each_departure_is_probe(notebook, change, fault):
+def test_each_departure_is_seen(change, fault):
+    notebook = form.read(NOTEBOOKS[0])
     tagged = next(cell for cell in form.code(notebook) if "parameters" in form.tags(cell))
     notebook["cells"].remove(tagged)
     notebook["cells"].insert(1, tagged)
     change(notebook["cells"])
     assert [found for found in faults(notebook) if fault in found]
-
-
-def _stream(name: str, text: str) -> dict:
-    """Return an output that was printed."""
-    return {"output_type": "stream", "name": name, "text": text}

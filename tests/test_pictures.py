@@ -84,30 +84,30 @@ WORLDS = ("fork", "crossing")
 PAIRS = {"criterion 1": ("without_1", "restored_1"), "criteria 1 and 2": ("without_12", "restored_12")}
 
 
-def looks(last=100):
-    """Return looks of two seeds of every training."""
+def monitored(last=100):
+    """Return diagnostics of two seeds of every training."""
     rows = [
-        {"variant": f"{world}_{name}", "seed": seed, "step": step, "sign": sign, "value": seed / 10 - step / 1e3}
+        {"variant": f"{world}_{variant}", "seed": seed, "step": step, "name": name, "value": seed / 10 - step / 1e3}
         for world in WORLDS
         for names in PAIRS.values()
-        for name in names
+        for variant in names
         for seed in (0, 1)
         for step in (0, last // 2, last)
-        for sign in (*criteria.SIGNS, "spread")
+        for name in (*criteria.DIAGNOSTICS, "spread")
     ]
     return pd.DataFrame(rows)
 
 
 def test_curves_have_a_line_for_each_world_and_follow_one_training_by_the_next():
-    figure = criteria.curves(looks(), PAIRS, WORLDS)
-    axes = np.array(figure.axes).reshape(len(criteria.SIGNS), len(PAIRS))
+    figure = criteria.curves(monitored(), PAIRS, WORLDS)
+    axes = np.array(figure.axes).reshape(len(criteria.DIAGNOSTICS), len(PAIRS))
     for panel in axes.flat:
         lines = [line for line in panel.lines if len(line.get_xdata()) > 2]
         assert len(lines) == len(WORLDS)
         assert all(sorted(set(line.get_xdata())) == [0, 50, 100, 150, 200] for line in lines)
         assert panel.get_xlim() == (0, 200)
     assert [panel.get_title(loc="left") for panel in axes[0]] == list(PAIRS)
-    assert [panel.get_ylabel() for panel in axes[:, 0]] == list(criteria.SIGNS.values())
+    assert [panel.get_ylabel() for panel in axes[:, 0]] == list(criteria.DIAGNOSTICS.values())
     contrast = [line.get_ydata() for line in axes[0, 0].lines if len(line.get_xdata()) > 2]
     assert min(values.min() for values in contrast) >= criteria.LEAST and axes[0, 0].get_yscale() == "log"
     (legend,) = [panel.get_legend() for panel in axes.flat if panel.get_legend()]
@@ -115,10 +115,10 @@ def test_curves_have_a_line_for_each_world_and_follow_one_training_by_the_next()
 
 
 def test_levels_of_the_rule_are_drawn():
-    figure = criteria.curves(looks(), PAIRS, WORLDS)
-    axes = np.array(figure.axes).reshape(len(criteria.SIGNS), len(PAIRS))
-    for row, sign in enumerate(criteria.SIGNS):
-        expected = [level[sign] for level in (criteria.COLLAPSED, criteria.HEALTHY) if sign in level]
+    figure = criteria.curves(monitored(), PAIRS, WORLDS)
+    axes = np.array(figure.axes).reshape(len(criteria.DIAGNOSTICS), len(PAIRS))
+    for row, name in enumerate(criteria.DIAGNOSTICS):
+        expected = [level[name] for level in (criteria.COLLAPSED, criteria.HEALTHY) if name in level]
         for panel in axes[row]:
             found = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == ":"]
             assert found == expected
@@ -154,7 +154,7 @@ def test_regions_of_the_chart_are_those_of_the_rule():
 def test_pictures_are_the_same_bytes_for_the_same_numbers():
     def drawn():
         """Return the bytes of both pictures."""
-        figures = (board(scores(), COLUMNS, GROUPS), criteria.curves(looks(), PAIRS, WORLDS))
+        figures = (board(scores(), COLUMNS, GROUPS), criteria.curves(monitored(), PAIRS, WORLDS))
         files = [io.BytesIO() for _ in figures]
         for figure, file in zip(figures, files, strict=True):
             figure.savefig(file, dpi=60, metadata={"Software": None})

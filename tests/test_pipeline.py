@@ -49,8 +49,8 @@ def test_short_runs_reach_the_last_tenth_of_a_training_the_monitor_and_a_cut():
     sections = {path.stem.partition("_")[2] for path in NOTEBOOKS if Path("experiments", path.stem).is_dir()}
     assert 0 < settings["cut"] < 1
     for section in sections:
-        train = configure(settings[section]["overrides"]).train
-        assert (train.steps - 1) / train.steps > 0.9 and train.watch >= 2
+        short = configure(settings[section]["overrides"])
+        assert (short.train.steps - 1) / short.train.steps > 0.9 and short.monitor.times >= 2
 
 
 def test_number_of_workers_and_recorded_minutes_are_no_dependencies():

@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import Formula, changed, told
 
-from jepa.evaluate.subject import futures
+from jepa.evaluate import futures
 from jepa.latents.finite import Discrete
-from jepa.runs.run import execute
+from jepa.runs.run import run
 from jepa.streams import generator_for, number
 
 PURPOSES = ("weights", "batches", "pool", "probe pairs", "watched pairs", "volume", "invariance", "sparsity", "decoder")
@@ -46,5 +46,5 @@ def test_order_of_measures_moves_no_number_unless_they_share_a_stream(streams):
 
 
 def test_weights_and_batches_do_not_begin_alike(task, tmp_path):
-    seed, purpose = (execute(changed(task, streams=streams), tmp_path) for streams in ("seed", "purpose"))
+    seed, purpose = (run(changed(task, streams=streams), tmp_path) for streams in ("seed", "purpose"))
     assert seed.folder != purpose.folder and seed.curve != purpose.curve

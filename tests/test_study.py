@@ -13,9 +13,9 @@ import torch
 import yaml
 from conftest import ROOT
 
-from jepa.evaluate.landscapes import area, codes
 from jepa.lab import ledger, paths, study, style
 from jepa.lab.study import Study
+from jepa.runs import build
 from jepa.runs.config import Part
 from jepa.runs.data import generate
 
@@ -28,7 +28,7 @@ VARIANT = {
         "latent": {"name": "discrete"},
         "predictor": {"hidden": [8]},
         "train": {"steps": 10, "batch": 8},
-        "measure": {"names": ["area", "codes"], "contexts": 1, "grid": 8},
+        "measure": [{"name": "area", "contexts": 1, "grid": 8}, {"name": "codes", "contexts": 1, "grid": 8}],
     },
 }
 
@@ -95,32 +95,6 @@ def test_what_does_not_exist_stops_the_study_before_it_begins(arguments, message
         tiny(**arguments)
 
 
-def test_variant_that_does_not_exist_is_named_with_those_that_do():
-    with pytest.raises(ValueError, match="variant: expected one of tiny_2, tiny_4, found 'tinny_2'; did you mean"):
-        tiny().run("tiny_4", "tinny_2")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"levles": {}}, "other.yaml: key 'levles'.*did you mean 'levels'"),
-        ({"data": "plane/smal"}, "other.yaml: data: expected one of plane/small, found 'plane/smal'"),
-        ({"config": {"train": {"setps": 3}}}, "other.yaml: setting 'train.setps'.*did you mean 'steps'"),
-        ({"levels": {1: {"latent.size": 1}, 2: {"tren.steps": 1}}}, "other.yaml: setting 'tren'.*'train'"),
-        ({"config": [1]}, "other.yaml: settings: expected a mapping"),
-    ],
-    ids=lambda change: next(iter(change)) if isinstance(change, dict) else None,
-)
-def test_mistake_in_a_variants_file_is_named_with_the_file(checkout, change, message):
-    file = checkout / "experiments" / NAME / "other.yaml"
-    write(file, {**VARIANT, **change})
-    try:
-        with pytest.raises(ValueError, match=message):
-            tiny().run("tiny_4")
-    finally:
-        file.unlink()
-
-
 def test_settings_are_laid_over_each_other_the_nearest_last(checkout):
     variants = tiny(overrides={"train.steps": 7}).variants
     assert list(variants) == ["tiny_2", "tiny_4"]
@@ -133,7 +107,7 @@ def test_settings_are_laid_over_each_other_the_nearest_last(checkout):
 
 def test_table_has_a_row_for_every_variant_seed_and_number(done):
     table = done.table
-    assert list(table.atoms) == ["claim", "variant", "seed", "metric", "value", "count"]
+    assert list(table.columns) == ["claim", "variant", "seed", "metric", "value", "count"]
     keys = set(zip(table.variant, table.seed, table.metric, strict=True))
     metrics = {"reference_energy", "low_energy_share", "true_pairs_low", "minima_per_code", "mode_recall", "codes_used"}
     assert keys == {(name, seed, metric) for name in ("tiny_2", "tiny_4") for seed in (0, 1) for metric in metrics}
@@ -142,16 +116,10 @@ def test_table_has_a_row_for_every_variant_seed_and_number(done):
     assert table[table.metric == "codes_used"]["count"].isna().all()
 
 
-def test_named_variants_run_alone_and_again_without_a_second_row():
-    partial = tiny()
-    assert set(partial.run("tiny_4").variant) == {"tiny_4"}
-    table = partial.run()
-    assert not table.duplicated(["variant", "seed", "metric"]).any() and set(table.variant) == {"tiny_2", "tiny_4"}
-
-
-def test_seeds_grow_for_the_variants_that_are_named_only():
+def test_named_variants_run_alone_and_with_more_seeds_and_no_row_is_there_twice():
     grown = tiny()
-    grown.run()
+    assert set(grown.run("tiny_4").variant) == {"tiny_4"}
+    assert set(grown.run().variant) == {"tiny_2", "tiny_4"}
     table = grown.run("tiny_4", times=2)
     assert not table.duplicated(["variant", "seed", "metric"]).any()
     assert table.groupby("variant").seed.unique().map(sorted).to_dict() == {"tiny_2": [0, 1], "tiny_4": [0, 1, 2, 3]}
@@ -165,7 +133,7 @@ def test_values_wide_and_long_are_the_table_looked_at_differently(done):
     values = done.values("low_energy_share", "tiny_4")
     assert values.to_dict() == dict(zip(rows.seed, rows.value, strict=True)) and len(values) == 2
     wide = done.wide("low_energy_share", "tiny_4", "tiny_2")
-    assert list(wide.atoms) == ["tiny_4", "tiny_2"] and wide.tiny_4.to_dict() == values.to_dict()
+    assert list(wide.columns) == ["tiny_4", "tiny_2"] and wide.tiny_4.to_dict() == values.to_dict()
     long = done.long("low_energy_share", "tiny_4", "tiny_2")
     assert list(long.variant) == ["tiny_4", "tiny_4", "tiny_2", "tiny_2"]
     assert long.value.tolist() == [*wide.tiny_4, *wide.tiny_2]
@@ -178,15 +146,13 @@ def test_metric_that_was_not_measured_is_an_error(done, look, metric, variant):
         getattr(done, look)(metric, variant)
 
 
-@pytest.mark.parametrize("look", ["world", "held_out", "volumes", "model"])
-def test_variant_that_is_looked_at_has_to_exist(done, look):
-    with pytest.raises(ValueError, match="variant.*: expected one of tiny_2.*, found 'tiny_3.*did you mean 'tiny_[24]"):
+@pytest.mark.parametrize("look", ["run", "world", "held_out", "volumes", "model", "subject", "diagnostics", "warnings"])
+def test_variant_that_is_looked_at_has_to_exist_and_to_be_done(done, look):
+    with pytest.raises(ValueError, match=": expected one of .*tiny_2.*, found '.*tiny_3.*did you mean '.*tiny_[24]"):
         getattr(done, look)("tiny_3")
-
-
-def test_model_has_to_be_trained_first():
-    with pytest.raises(ValueError, match="variant, seed: expected one of none, found 'tiny_2, 0'"):
-        tiny().model("tiny_2")
+    if look in ("model", "diagnostics", "warnings"):
+        with pytest.raises(ValueError, match="variant, seed: expected one of none, found 'tiny_2, 0'"):
+            getattr(tiny(), look)("tiny_2")
 
 
 def test_notebook_needs_its_section_in_the_profile():
@@ -204,18 +170,11 @@ def test_added_numbers_stand_beside_the_measured_ones(done):
     assert done.values("slope", "tiny").to_dict() == {0: 0.333333, 1: 0.25}
 
 
-def test_trained_models_are_those_of_the_runs(done):
-    model = done.model("tiny_4", 1)
-    x, y = done.held_out("tiny_4").x, done.held_out("tiny_4").y
-    level = 0.01 * done.values("reference_energy", "tiny_4")[1]
-    share = float((model.infer(x, y).value < level).double().mean())
-    assert share == pytest.approx(done.values("true_pairs_low", "tiny_4")[1], abs=1 / 64 + 1e-6)
-    assert done.world("tiny_4").spread == 0.125
-
-
 def test_subject_is_what_the_run_was_measured_on(done):
     subject = done.subject("tiny_4", 1)
-    rows = {row.metric: row.value for row in [*area(subject), *codes(subject)]}
+    assert done.world("tiny_4").spread == subject.world.spread == 0.125
+    measures = build.measures(done.variants["tiny_4"].config)
+    rows = {row.metric: row.value for measure in measures for row in measure(subject)}
     assert subject.reference == done.values("reference_energy", "tiny_4")[1]
     for metric, value in rows.items():  # the reference is kept at six digits
         assert value == pytest.approx(done.values(metric, "tiny_4")[1], abs=1 / 64 + 1e-6)
@@ -224,14 +183,12 @@ def test_subject_is_what_the_run_was_measured_on(done):
     assert other.reference == subject.reference == done.subject("tiny_4", 1).reference - 1
     weights = zip(subject.model.parameters(), done.model("tiny_4", 1).parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in weights)
-    drawn = [torch.rand(3, generator=of.generator) for of in (done.subject("tiny_4", 1), subject, other)]
+    drawn = [torch.rand(3, generator=of.stream("volume")) for of in (done.subject("tiny_4", 1), subject, other)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
-    with pytest.raises(ValueError, match="found 'reference_energy, tiny_3'; did you mean '.*, tiny_[24]'"):
-        done.subject("tiny_3")
 
 
 def test_what_was_measured_for_one_claim_serves_others(done):
-    before = done.table
+    before, wide = done.table, done.wide("true_pairs_low", "tiny_4", "tiny_2")
     done.share("tiny_4", {"E2": ("true_pairs_low", "reference_energy"), "E3": ("true_pairs_low",)})
     pd.testing.assert_frame_equal(done.table.head(len(before)), before)
     added = done.table[len(before) :]
@@ -244,16 +201,7 @@ def test_what_was_measured_for_one_claim_serves_others(done):
         pd.testing.assert_frame_equal(*(rows[columns].reset_index(drop=True) for rows in pair))
     assert set(added[added.metric == "true_pairs_low"]["count"]) == {64}
     assert added[added.metric == "reference_energy"]["count"].isna().all()
-
-
-def test_shared_numbers_are_looked_at_once(done):
-    before = done.wide("true_pairs_low", "tiny_4", "tiny_2")
-    done.share("tiny_4", {"E2": ("true_pairs_low", "reference_energy")})
-    pd.testing.assert_frame_equal(done.wide("true_pairs_low", "tiny_4", "tiny_2"), before)
-    assert done.subject("tiny_4").reference == done.subject("tiny_4", 0).reference
-
-
-def test_metric_that_was_not_measured_cannot_be_shared(done):
+    pd.testing.assert_frame_equal(done.wide("true_pairs_low", "tiny_4", "tiny_2"), wide)  # each is looked at once
     with pytest.raises(ValueError, match="found 'true_pairs_lo, tiny_4'; did you mean 'true_pairs_low, tiny_[24]'"):
         done.share("tiny_4", {"E2": ("true_pairs_lo",)})
 
@@ -280,7 +228,7 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
     rows = ledger.read_measurements([checkout / "build/one/measurements.csv"], claims)
     table = pd.DataFrame(rows)
     assert first["measurements.csv"].startswith(b"claim,variant,seed,metric,value,count\n")
-    assert list(table.atoms) == list(done.table.atoms) and len(table) == len(done.table) + 2
+    assert list(table.columns) == list(done.table.columns) and len(table) == len(done.table) + 2
     for (variant, metric), group in table.groupby(["variant", "metric"]):
         values = [1e-9, 0.666667] if metric == "volume_ratio" else done.values(metric, variant).tolist()
         assert group.value.tolist() == values and group.seed.tolist() == [0, 1]
@@ -290,31 +238,24 @@ def test_two_studies_leave_the_same_bytes_and_the_ledger_reads_them(done, checko
     assert metrics["codes_used"]["tiny_2"] == pytest.approx(done.values("codes_used", "tiny_2").mean(), rel=1e-3)
 
 
-def test_looks_are_those_of_the_runs_in_one_table(done):
-    table = done.looks("tiny_4", "tiny_2")
-    assert list(table.atoms) == ["variant", "seed", "step", "sign", "value"]
+def test_diagnostics_are_those_of_the_runs_in_one_table(done):
+    table = done.diagnostics("tiny_4", "tiny_2")
+    assert list(table.columns) == ["variant", "seed", "step", "name", "value"]
     for (name, seed), run in done.runs.items():
-        for sign, values in run.looks.items():
-            rows = table[(table.variant == name) & (table.seed == seed) & (table.sign == sign)]
-            if sign != "step":
-                assert rows.step.tolist() == run.looks["step"] and rows.value.tolist() == pytest.approx(
-                    values, nan_ok=True
-                )
-    assert {"contrast", "probe_r2", "effective_rank", "auroc"} <= set(table.sign) and 0 in set(table.step)
-    assert set(done.looks("tiny_4").variant) == {"tiny_4"} and len(done.looks("tiny_4")) == len(table) / 2
+        for diagnostic, values in run.diagnostics.items():
+            rows = table[(table.variant == name) & (table.seed == seed) & (table.name == diagnostic)]
+            if diagnostic != "step":
+                assert rows.step.tolist() == run.diagnostics["step"]
+                assert rows.value.tolist() == pytest.approx(values, nan_ok=True)
+    assert {"contrast", "probe_r2", "effective_rank", "auroc"} <= set(table.name) and 0 in set(table.step)
+    assert set(done.diagnostics("tiny_4").variant) == {"tiny_4"} and 2 * len(done.diagnostics("tiny_4")) == len(table)
 
 
-def test_what_trainings_said_of_themselves_is_told_by_variant(done):
+def test_warnings_during_trainings_are_told_by_variant(done):
     key = ("tiny_4", 1)
     done.runs[key] = done.runs[key]._replace(warnings=["it collapses"])
-    assert done.warned("tiny_4", "tiny_2", seed=1) == {"tiny_4": ["it collapses"], "tiny_2": []}
-    assert done.warned("tiny_4") == {"tiny_4": []}
-
-
-@pytest.mark.parametrize("look", ["looks", "warned"])
-def test_training_that_is_looked_at_has_to_be_done(look):
-    with pytest.raises(ValueError, match="variant, seed: expected one of none, found 'tiny_2, 0'"):
-        getattr(tiny(), look)("tiny_2")
+    assert done.warnings("tiny_4", "tiny_2", seed=1) == {"tiny_4": ["it collapses"], "tiny_2": []}
+    assert done.warnings("tiny_4") == {"tiny_4": []}
 
 
 def test_study_without_numbers_leaves_nothing(checkout):

@@ -4,6 +4,7 @@ are named by file.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ PARENT = {
 CHILD = {
     "claim": "E2",
     "data": "plane/one",
-    "frozen": "parent",
+    "parents": {"encoder": "parent"},
     "config": {"train.rate": 0.25, "latent": {"name": "discrete", "size": 2}},
 }
 
@@ -49,7 +50,7 @@ def write(file, content):
 def test_child_has_the_settings_of_its_parent_and_its_own_on_top(folder):
     variants = read(folder)
     parent, child = variants["parent"], variants["child"]
-    assert list(variants) == ["child", "parent"] and (parent.frozen, child.frozen) == ("", "parent")
+    assert list(variants) == ["child", "parent"] and (parent.parents, child.parents) == ({}, {"encoder": "parent"})
     assert (child.claim, child.data, child.name) == ("E2", "plane/one", "child")
     assert parent.config == configure({"world": SETS["plane/one"]["world"]}, PARENT["config"])
     assert child.config == configure(CHILD["config"], base=parent.config) != parent.config
@@ -68,42 +69,33 @@ def test_untrained_variant_stays_untrained(folder):
 
 
 def test_either_may_say_nothing_of_its_own(folder):
-    write(folder / "child.yaml", {key: CHILD[key] for key in ("claim", "data", "frozen")})
+    write(folder / "child.yaml", {key: CHILD[key] for key in ("claim", "data", "parents")})
     variants = read(folder)
     assert variants["child"].config == variants["parent"].config
     write(folder / "parent.yaml", {key: PARENT[key] for key in ("claim", "data")})
     assert read(folder)["child"].config == configure({"world": SETS["plane/one"]["world"]})
 
 
-@pytest.mark.parametrize("link", ["base", "frozen", "start"])
+LINKS = [{"base": "parent"}, {"parents": {"encoder": "parent"}}, {"parents": {"start": "parent"}}]
+
+
+@pytest.mark.parametrize("link", LINKS, ids=str)
 def test_variant_may_be_built_on_one_of_other_data(folder, link):
-    kept = {key: CHILD[key] for key in ("claim", "config")}
-    write(folder / "child.yaml", {**kept, "data": "plane/two", link: "parent"})
-    child = read(folder)["child"]
-    (task,) = tasks(read(folder), [child], [0], Path)
-    assert (child.frozen, child.start) == ("parent" * (link == "frozen"), "parent" * (link == "start"))
-    assert task.held_out == Path("plane/two") and (task.parent is None) == (link == "base")
-    assert task.parent is None or task.parent.held_out == Path("plane/one")
-    world = {"world": SETS["plane/two"]["world"]}
-    assert child.config == configure(world, PARENT["config"], CHILD["config"])
-
-
-def test_start_is_a_variant_whose_weights_training_begins_with(folder):
-    write(folder / "child.yaml", {**{key: CHILD[key] for key in ("claim", "data", "config")}, "start": "parent"})
+    write(folder / "child.yaml", {"claim": "E2", "config": CHILD["config"], "data": "plane/two", **link})
     variants = read(folder)
-    parent, child = variants["parent"], variants["child"]
-    assert (child.start, child.frozen) == ("parent", "") and child.config == configure(
-        CHILD["config"], base=parent.config
-    )
-    asked = tasks(variants, [child, parent], [3], Path)
-    assert asked[0].start == asked[0].parent == asked[1] and asked[0].frozen is None and asked[1].parent is None
+    child = variants["child"]
+    assert child.parents == link.get("parents", {})
+    task, parent = tasks(variants, [child, variants["parent"]], [3], Path)
+    assert task.held_out == Path("plane/two") and parent.held_out == Path("plane/one")
+    assert task.parents == dict.fromkeys(child.parents, parent) and not parent.parents
+    assert child.config == configure({"world": SETS["plane/two"]["world"]}, PARENT["config"], CHILD["config"])
 
 
 def chain(folder):
     """Write a chain of four: each takes over the settings of the one before it, and says one of its own."""
     for name, link, change in (
-        ("second", {"start": "parent"}, {"train.rate": 0.25}),
-        ("third", {"frozen": "second"}, {"train.decay": 0.125}),
+        ("second", {"parents": {"start": "parent"}}, {"train.rate": 0.25}),
+        ("third", {"parents": {"encoder": "second"}}, {"train.decay": 0.125}),
         ("fourth", {"base": "third"}, {"train.clip": 3.0}),
     ):
         write(folder / f"{name}.yaml", {"claim": "E1", "data": "plane/one", "config": change, **link})
@@ -117,11 +109,12 @@ def test_chain_of_links_takes_over_all_settings_and_the_nearest_weights(folder):
     for diff, variant in (({"rate": 0.25}, second), ({"decay": 0.125}, third), ({"clip": 3.0}, fourth)):
         expected = configure({"train": diff}, base=expected)
         assert variant.config == expected
-    assert [(v.frozen, v.start) for v in (first, second, third)] == [("", ""), ("", "parent"), ("second", "")]
-    assert (fourth.frozen, fourth.start) == ("second", "")  # what it is built on is what its base is built on
+    assert [one.parents for one in (first, second, third)] == [{}, {"start": "parent"}, {"encoder": "second"}]
+    assert fourth.parents == third.parents  # what it is built on is what its base is built on
     (task,) = tasks(variants, [fourth], [5], Path)
-    assert (task.name, task.frozen.name, task.frozen.start.name) == ("fourth", "second", "parent")
-    assert task.frozen.start.parent is None and {one.seed for one in (task, task.frozen, task.frozen.start)} == {5}
+    older, oldest = task.parents["encoder"], task.parents["encoder"].parents["start"]
+    assert [one.name for one in (task, older, oldest)] == ["fourth", "second", "parent"]
+    assert not oldest.parents and {one.seed for one in (task, older, oldest)} == {5}
 
 
 SEVERAL = {"one": "plane/one", "two": "plane/two"}
@@ -135,7 +128,10 @@ def test_one_file_makes_a_variant_for_each_of_several_held_out_sets(folder):
     assert set(variants) == {f"{prefix}_{stem}" for prefix in SEVERAL for stem in ("parent", "child")}
     for prefix, data in SEVERAL.items():
         parent, child = variants[f"{prefix}_parent"], variants[f"{prefix}_child"]
-        assert {parent.data, child.data} == {data} and (parent.frozen, child.frozen) == ("", f"{prefix}_parent")
+        assert {parent.data, child.data} == {data} and (parent.parents, child.parents) == (
+            {},
+            {"encoder": f"{prefix}_parent"},
+        )
         world = {"world": SETS[data]["world"]}
         assert parent.config == configure(world, PARENT["config"], only.get(prefix, {}))
         assert child.config == configure(CHILD["config"], base=parent.config)
@@ -143,26 +139,28 @@ def test_one_file_makes_a_variant_for_each_of_several_held_out_sets(folder):
 
 def test_levels_and_links_hold_for_each_of_several_sets(folder):
     write(folder / "parent.yaml", {**PARENT, "data": SEVERAL})
-    for link in ("base", "frozen", "start"):
-        text = {"claim": "E1", "data": SEVERAL, "levels": {1: {"train.batch": 4}, 2: {"train.batch": 8}}}
-        write(folder / "child.yaml", {**text, link: "parent"})
+    latent, levels = {"name": "discrete", "size": 2}, {1: {"latent.size": 1}, 3: {"latent.size": 3, "train.rate": 0.25}}
+    for link in LINKS:
+        text = {"claim": "E1", "data": SEVERAL, "config": {"latent": latent}, "levels": levels}
+        write(folder / "child.yaml", {**text, **link})
         variants = read(folder)
-        for prefix in SEVERAL:
-            for level, batch in ((1, 4), (2, 8)):
-                child = variants[f"{prefix}_child_{level}"]
-                assert child.config.train.batch == batch and child.config.train.steps == 7
-                assert {key: getattr(child, key) for key in ("frozen", "start") if getattr(child, key)} == (
-                    {} if link == "base" else {link: f"{prefix}_parent"}
-                )
+        assert len(variants) == 6
+        for prefix, level in itertools.product(SEVERAL, levels):
+            child = variants[f"{prefix}_child_{level}"]
+            assert child.config.latent.options == {"size": level}
+            assert (child.config.train.rate, child.config.train.steps) == (0.5 if level == 1 else 0.25, 7)
+            assert child.parents == dict.fromkeys(link.get("parents", ()), f"{prefix}_parent")
+        assert {v.config.train.rate for v in read(folder, {"train.rate": 0.1}).values()} == {0.1}
 
 
 def test_variants_for_several_sets_may_all_be_built_on_one(folder):
     write(folder / "child.yaml", {**CHILD, "data": SEVERAL})
     variants = read(folder)
     assert set(variants) == {"parent", "one_child", "two_child"}
-    assert {variants[f"{prefix}_child"].frozen for prefix in SEVERAL} == {"parent"}
+    assert all(variants[f"{prefix}_child"].parents == {"encoder": "parent"} for prefix in SEVERAL)
     write(folder / "two_parent.yaml", {**PARENT, "data": "plane/two"})  # of its own prefix where there is one
-    assert [read(folder)[f"{prefix}_child"].frozen for prefix in SEVERAL] == ["parent", "two_parent"]
+    found = [read(folder)[f"{prefix}_child"].parents["encoder"] for prefix in SEVERAL]
+    assert found == ["parent", "two_parent"]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +168,7 @@ def test_variants_for_several_sets_may_all_be_built_on_one(folder):
     [
         ({"only": {"tow": {}}}, "parent.yaml: only: expected one of one, two, found 'tow'; did you mean 'two'"),
         ({"data": {"one": "plane/oen"}}, "parent.yaml: data: expected one of plane/one, plane/two, found 'plane/oen'"),
-        ({"data": {"two": "plane/two"}}, "child.yaml: frozen: expected one of .*two_parent, found 'parent'; did you"),
+        ({"data": {"two": "plane/two"}}, "child.yaml: encoder: expected one of .*two_parent, found 'parent'; did you"),
         ({"only": {"two": {"train.stesp": 1}}}, "[a-z]+.yaml: setting 'train.stesp'.*did you mean 'steps'"),
     ],
     ids=str,
@@ -182,44 +180,42 @@ def test_mistakes_with_several_sets_are_named_with_the_file(folder, change, mess
         read(folder)
 
 
-def test_child_may_have_levels(folder):
-    write(folder / "child.yaml", {**CHILD, "levels": {1: {"latent.size": 1}, 3: {"latent.size": 3, "train.rate": 0.5}}})
-    variants = read(folder)
-    assert list(variants) == ["child_1", "child_3", "parent"]
-    for level, rate in ((1, 0.25), (3, 0.5)):
-        child = variants[f"child_{level}"]
-        assert child.frozen == "parent" and child.config.latent.options == {"size": level}
-        assert (child.config.train.rate, child.config.train.steps) == (rate, 7)
-    assert {v.config.train.rate for v in read(folder, {"train.rate": 0.1}).values()} == {0.1}  # over those of a level
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"child": {"frozen": "parnt"}}, "child.yaml: frozen: expected one of parent, found 'parnt'; did you mean"),
-        ({"child": {"frozen": "child"}}, "child.yaml: frozen: expected one of parent, found 'child'"),
         (
-            {"parent": {"start": "child"}},
-            "child.yaml: frozen: expected one of none, found 'parent'|parent.yaml: start: expected .*, found 'child'",
+            {"child": {"parents": {"encoder": "parnt"}}},
+            "child.yaml: encoder: expected one of parent, found 'parnt'; did",
+        ),
+        ({"child": {"parents": {"start": "child"}}}, "child.yaml: start: expected one of parent, found 'child'"),
+        (
+            {"parent": {"parents": {"start": "child"}}},
+            "child.yaml: encoder: expected one of none, found 'parent'|parent.yaml: start: expected .*, found 'child'",
         ),
         (
-            {"parent": {"base": "other"}, "other": {**PARENT, "start": "child"}},
-            "[a-z]+.yaml: (base|start|frozen): expected one of ",
+            {"parent": {"base": "other"}, "other": {**PARENT, "parents": {"start": "child"}}},
+            "[a-z]+.yaml: (base|start|encoder): expected one of ",
         ),
         (
             {"parent": {"levels": {1: {"latent": "none"}}}, "other": PARENT},
-            "child.yaml: frozen: expected one of other, found 'parent'",
+            "child.yaml: encoder: expected one of other, found 'parent'",
         ),
-        ({"child": {"base": "parent"}}, "child.yaml: base, frozen: expected one of them, found 2"),
-        ({"child": {"start": "parent"}}, "child.yaml: frozen, start: expected one of them, found 2"),
-        ({"child": {"base": "parent", "start": "parent"}}, "child.yaml: base, frozen, start: .*, found 3"),
+        (
+            {"child": {"parents": {"encodr": "parent"}}},
+            "child.yaml: parents: expected one of encoder, start, found 'enc",
+        ),
+        ({"child": {"parents": {"encoder": "parent", "start": "parent"}}}, "child.yaml: parents: expected a role with"),
+        ({"child": {"parents": "parent"}}, "child.yaml: parents: expected a role with its variant, found 'parent'"),
+        ({"child": {"base": "parent"}}, "child.yaml: base, parents: expected one of them, found 2"),
         (
             {"other": {**PARENT, "base": "parnt"}},
             "other.yaml: base: expected one of child, parent, found 'parnt'; did you",
         ),
         ({"parent": {"only": {"one": {}}}}, "parent.yaml: only: expected one of none, found 'one'"),
         ({"child": {"config": {"train.stesp": 1}}}, "child.yaml: setting 'train.stesp'.*did you mean 'steps'"),
-        ({"child": {"forzen": "parent"}}, "child.yaml: key 'forzen': .*did you mean 'frozen'"),
+        ({"child": {"config": [1]}}, "child.yaml: settings: expected a mapping"),
+        ({"other": {**PARENT, "levels": {1: {}, 2: {"tren.steps": 1}}}}, "other.yaml: setting 'tren'.*'train'"),
+        ({"child": {"parent": {}}}, "child.yaml: key 'parent': .*did you mean 'parents'"),
         ({"parent": {"data": "plane/thre"}}, "parent.yaml: data: expected one of plane/one, plane/two, found"),
     ],
     ids=str,
@@ -251,6 +247,6 @@ def test_every_variant_and_seed_is_a_task_with_the_encoders_of_the_same_seed(fol
     asked = tasks(variants, choose(variants, ("parent", "child")), iter((3, 5)), lambda name: Path("data") / name)
     assert [(task.name, task.seed) for task in asked] == [("parent", 3), ("parent", 5), ("child", 3), ("child", 5)]
     assert all(task.held_out == Path("data/plane/one") and task.config == variants[task.name].config for task in asked)
-    assert [task.frozen for task in asked] == [None, None, *asked[:2]]
+    assert [task.parents for task in asked] == [{}, {}, {"encoder": asked[0]}, {"encoder": asked[1]}]
     (alone,) = tasks(variants, [variants["child"]], [3], Path)
-    assert alone.frozen == asked[0]._replace(held_out=Path("plane/one"))
+    assert alone.parents == {"encoder": asked[0]._replace(held_out=Path("plane/one"))}

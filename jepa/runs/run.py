@@ -12,23 +12,23 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from jepa.checkpoints import load as load_checkpoint
-from jepa.checkpoints import restore, save
-from jepa.data import HeldOut, load, verify
-from jepa.encoded import Encoded, alternatives, encoded, packed, unpacked
+from jepa.checkpoints import restore
+from jepa.data import load
+from jepa.encoded import Encoded
 from jepa.evaluate.subject import Row, measured, reference_of
 from jepa.model import JEPA
+from jepa.modes import undisturbed
 from jepa.monitor import CollapseWarning, drawn
 from jepa.runs import build, progress
-from jepa.runs.behavior import fingerprint
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
+from jepa.runs.frozen import encoded_by
 from jepa.runs.tasks import Task, measuring_key, training_key
 from jepa.sampling import pool
 from jepa.streams import generator_for
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     warnings: list[str]  # during training
 
 
-Stop = Callable[[int], None]  # told of finished steps; what it raises ends the training, which goes on from there
+Stop = Callable[[int], None]  # told of every finished step; what it raises ends the training, to go on from there
 
 
 def run(task: Task, store: Path, stop: Stop | None = None) -> Run:
@@ -58,18 +58,19 @@ def run(task: Task, store: Path, stop: Stop | None = None) -> Run:
     Raises: ValueError as training, measuring or the data do, with the run's name and seed in front.
     """
     with _named(task):
-        record = _record(task, store)
+        folder = store / training_key(task)
+        record = folder / f"measured-{measuring_key(task)}.json"
         if not record.is_file():
-            _train_and_measure(task, store, record, stop)
+            _train_and_measure(task, store, folder, record, stop)
         result = _read(record)
-    rows, folder = [Row(*row) for row in result["rows"]], _folder(task, store)
+    rows = [Row(*row) for row in result["rows"]]
     return Run(task, rows, result["curve"], folder, result["diagnostics"], result["warnings"])
 
 
 def stored(task: Task, store: Path) -> Run | None:
     """Return the run if its record is in the store, else None. Raises: as `run`."""
     with _named(task):
-        recorded = _record(task, store).is_file()
+        recorded = (store / training_key(task) / f"measured-{measuring_key(task)}.json").is_file()
     return run(task, store) if recorded else None
 
 
@@ -78,15 +79,16 @@ def train_run(task: Task, store: Path, stop: Stop | None = None) -> Path:
 
     Raises: as `run`.
     """
-    if not is_trained(task, store):
+    folder = store / training_key(task)
+    if not _is_trained(folder):
         with _named(task):
-            _train_and_measure(task, store, None, stop)
-    return _folder(task, store)
+            _train_and_measure(task, store, folder, None, stop)
+    return folder
 
 
 def is_trained(task: Task, store: Path) -> bool:
     """Return whether the store has the weights of a run that is trained to its end."""
-    return all((_folder(task, store) / name).is_file() for name in (TRAINED, CHECKPOINT))
+    return _is_trained(store / training_key(task))
 
 
 def load_model(run: Run) -> JEPA:
@@ -103,18 +105,26 @@ def load_parts(task: Task, folder: Path) -> Parts:
     return of
 
 
-def _train_and_measure(task: Task, store: Path, record: Path | None, stop: Stop | None) -> None:
+def _is_trained(folder: Path) -> bool:
+    """Return whether a folder has the weights of a run that is trained to its end."""
+    return all((folder / name).is_file() for name in (TRAINED, CHECKPOINT))
+
+
+def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | None, stop: Stop | None) -> None:
     """Build everything once, train from the last checkpoint, and say so; measure and write the record, if one is asked.
 
     The record is written last of all and whole.
     """
-    config, folder = task.config, _folder(task, store)
+    config = task.config
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, {"world": config.world.flat()}, config.evaluation.pairs)
     of = build.parts(config, task.seed, encoded="encoder" in task.parents)
-    reference = reference_of(of.model, held_out)
-    parents = {role: train_run(parent, store) for role, parent in task.parents.items()}
-    encoded = _encoded(task, parents["encoder"], held_out) if "encoder" in parents else None
+    with undisturbed(of.model):
+        reference = reference_of(of.model, held_out)
+    parents = {role: load_parts(parent, train_run(parent, store)) for role, parent in task.parents.items()}
+    encoded = None
+    if "encoder" in parents:
+        encoded = encoded_by(task, parents["encoder"].model, held_out, store / training_key(task.parents["encoder"]))
     curve, found = _fit(task, of, parents, encoded, folder / CHECKPOINT, stop)
     (folder / TRAINED).touch()
     if record is None:
@@ -136,7 +146,7 @@ def _train_and_measure(task: Task, store: Path, record: Path | None, stop: Stop 
 
 
 def _fit(
-    task: Task, of: Parts, parents: dict[str, Path], encoded: Encoded | None, path: Path, stop: Stop | None
+    task: Task, of: Parts, parents: dict[str, Parts], encoded: Encoded | None, path: Path, stop: Stop | None
 ) -> tuple[Curve, dict[str, Any]]:
     """Train the parts in place; return the curve, and what the monitor found.
 
@@ -147,16 +157,16 @@ def _fit(
     of.model.to(config.device)
     of.objective.to(config.device)
     if encoded is not None:
-        _copy_encoders(of.model, load_parts(task.parents["encoder"], parents["encoder"]).model)
+        for name in ("encoder", "target_encoder"):
+            copy_weights(getattr(of.model, name), getattr(parents["encoder"].model, name), name)
         sample = pool(*(part.to(config.device) for part in (encoded.pool.x, encoded.pool.y, encoded.pool.a)))
         parts = [of.model.predictor, of.model.latent, of.objective]
         if config.streams == "seed":  # the batches are drawn on from where the pool's pairs end
             generator.set_state(encoded.state)
     monitor = _monitor(task, of, sample)
     if "start" in parents:
-        start = load_parts(task.parents["start"], parents["start"])
-        copy_weights(of.model, start.model, "start")
-        copy_weights(of.objective, start.objective, "start")
+        copy_weights(of.model, parents["start"].model, "start")
+        copy_weights(of.objective, parents["start"].objective, "start")
     told = _told(config.train.steps, stop)
     callbacks = [told] if monitor is None else [monitor, told]
     with warnings.catch_warnings():  # what it warns of is kept with the run
@@ -179,42 +189,17 @@ def _monitor(task: Task, of: Parts, sample: build.Sample) -> Any:
 
 
 def _told(steps: int, stop: Stop | None) -> Callable[[int, nn.Module], None]:
-    """Return the callback that tells of finished steps whoever watches, now and then, and whoever may stop it."""
+    """Return the callback that tells of finished steps: whoever watches now and then, whoever may stop it always."""
     every = max(1, steps // 100)
 
     def told(step: int, model: nn.Module) -> None:
         """Tell of a step."""
         if step and (step % every == 0 or step == steps):
             progress.trained(step / steps)
-            if stop is not None:
-                stop(step)
+        if step and stop is not None:
+            stop(step)
 
     return told
-
-
-def _encoded(task: Task, parent: Path, held_out: HeldOut) -> Encoded:
-    """Return what frozen encoders make of the pairs that all runs built on them learn from and are measured on."""
-    config, seed, older = task.config, task.seed, task.parents["encoder"]
-    counts = (config.pool, config.evaluation.samples)
-    drawn_from = [config.world.flat(), config.context, config.condition_on, config.device, config.streams, seed]
-    deciding = [*drawn_from, *counts, config.evaluation.pairs, task.code.encoding]
-    path = parent / f"encoded-{fingerprint(deciding, verify(task.held_out)['files'])}.pt"
-    if not path.is_file():
-        model = build.as_measured(older.config, load_parts(older, parent).model).eval()
-        world = build.world(config)
-        pool_generator = generator_for(config.streams, seed, "pool", config.device)
-        generators = pool_generator, generator_for(config.streams, seed, "probe pairs")
-        made = encoded(
-            model, build.source(config, world), counts, generators, held_out, alternatives(model, world, held_out)
-        )
-        save(path, {"model": {}, **packed(made)})
-    return _unpacked(path)
-
-
-@lru_cache(maxsize=16)  # two worlds of a few seeds; what is learned from the pairs once serves all runs on them
-def _unpacked(path: Path) -> Encoded:
-    """Return pairs that were encoded. Raises: ValueError for a damaged file."""
-    return unpacked(load_checkpoint(path))
 
 
 @contextmanager
@@ -225,12 +210,6 @@ def _named(task: Task) -> Iterator[None]:
     except (ValueError, OSError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{task.name}, seed {task.seed}: {error}") from error
-
-
-def _copy_encoders(model: JEPA, other: JEPA) -> None:
-    """Give a model the encoders of another one, to be kept as they are."""
-    for name in ("encoder", "target_encoder"):
-        copy_weights(getattr(model, name), getattr(other, name), name)
 
 
 def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
@@ -249,13 +228,3 @@ def _read(record: Path) -> dict[str, Any]:
         return json.loads(record.read_text())
     except ValueError as error:
         raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
-
-
-def _record(task: Task, store: Path) -> Path:
-    """Return where what was measured on a run is kept."""
-    return _folder(task, store) / f"measured-{measuring_key(task)}.json"
-
-
-def _folder(task: Task, store: Path) -> Path:
-    """Return where a run is kept."""
-    return store / training_key(task)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +30,7 @@ class Task(NamedTuple):
     code: Code
     # role -> the run that has to be trained before this one: "encoder", whose encoders it keeps as they are; "start",
     # with whose weights it begins
-    parents: Mapping[str, Task] = MappingProxyType({})
+    parents: Mapping[str, Task] = {}  # of nobody; a read-only mapping could not be sent to a worker
 
 
 def tasks(

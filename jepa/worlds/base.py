@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
-from jepa.worlds.pairs import Pairs
+from jepa.batches import Pairs
 
 Width = int | tuple[int, int, int]  # a width D, or C, H, W of pixels
 

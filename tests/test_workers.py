@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,33 +13,33 @@ import torch
 from conftest import changed, child_of, encoders, same, stamps, state, successor_of
 
 from jepa import data
-from jepa.runs import workers as pool
-from jepa.runs.run import execute
+from jepa.runs import workers
+from jepa.runs.run import is_trained, run
 from jepa.runs.workers import execute_all
 
 
 @pytest.fixture
 def threads(monkeypatch):
     """Let the pool be one of threads, which start at once and can be watched."""
-    monkeypatch.setattr(pool, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
 
 
 @pytest.fixture
 def done(monkeypatch, threads):
-    """Return a list of what the pool begins and ends, in order."""
+    """Return a list of the trainings and runs that the pool begins and ends, in order."""
     events = []
 
-    def watched(do):
+    def watched(name, do):
         def begin_and_end(task, store):
-            events.append(("begin", task.name))
+            events.append(("begin", name, task.name))
             result = do(task, store)
-            events.append(("end", task.name))
+            events.append(("end", name, task.name))
             return result
 
         return begin_and_end
 
-    for name in ("execute", "learn"):
-        monkeypatch.setattr(pool, name, watched(getattr(pool, name)))
+    for name in ("run", "train_run"):
+        monkeypatch.setattr(workers, name, watched(name, getattr(workers, name)))
     return events
 
 
@@ -62,9 +63,9 @@ def told(file):
 def test_results_do_not_depend_on_who_does_them_nor_on_the_order(task, tmp_path):
     other = changed(task, latent="none")._replace(name="other")
     tasks = [t._replace(seed=seed) for t in (task, other) for seed in (0, 1)]
-    tasks = [chain_of(tasks[0])[-1], *tasks, child_of(tasks[0])]
+    tasks = [chain_of(tasks[0])[-1], *tasks, child_of(tasks[0]), child_of(tasks[1])]
     pooled = execute_all(tasks, tmp_path / "pooled", workers=2, progress=tmp_path / "told")
-    alone = [execute(t, tmp_path / "alone") for t in reversed(tasks)][::-1]
+    alone = [run(t, tmp_path / "alone") for t in reversed(tasks)][::-1]
     assert [run.task for run in pooled] == tasks
     (todo,), ended, trained = told(tmp_path / "told")
     assert sum(todo["runs"]) == len(tasks) and 0 in todo["runs"] and todo["stored"] == 0
@@ -76,28 +77,67 @@ def test_results_do_not_depend_on_who_does_them_nor_on_the_order(task, tmp_path)
     assert len({run.folder for run in pooled}) == len({str(run.rows) for run in pooled}) == len(tasks)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_chain_is_done_in_its_order_by_any_number_of_workers(task, tmp_path, done, workers):
+@pytest.mark.parametrize("count", [1, 2])
+def test_chain_is_done_in_its_order_by_any_number_of_workers(task, tmp_path, done, count):
     chain = chain_of(task)
+    order = [(event, "train_run", one.name) for one in chain[:-1] for event in ("begin", "end")]
+    order += [(event, "run", "child") for event in ("begin", "end")]
     for number, asked in enumerate((chain[::-1], chain[-1:])):
         done.clear()
-        found = execute_all(asked, tmp_path / str(number), workers=workers)
-        names = [one.name for one in chain]
-        assert done == [(event, name) for name in names for event in ("begin", "end")]
+        found = execute_all(asked, tmp_path / str(number), workers=count)
+        assert [event for event in done if event in order] == order and len(done) == len(order) + 2 * (len(asked) - 1)
         assert [run.task for run in found] == asked
-        alone = [execute(one, tmp_path / "alone") for one in asked]
+        alone = [run(one, tmp_path / "alone") for one in asked]
         assert [run.rows for run in found] == [run.rows for run in alone]
         assert all(same(state(one), state(two)) for one, two in zip(found, alone, strict=True))
-        assert same(encoders(found[0]), encoders(execute(chain[2], tmp_path / "alone")))
+        assert same(encoders(found[0]), encoders(run(chain[2], tmp_path / "alone")))
 
 
 def test_failure_in_a_chain_names_itself_and_begins_nothing_that_is_built_on_it(task, tmp_path, done):
     first, second, third, child = chain_of(task)
     bad = successor_of(first, latent={"name": "none", "size": 3})._replace(name="bad")
-    asked = [child._replace(frozen=third._replace(start=bad)), successor_of(bad)]
+    asked = [child._replace(parents={"encoder": third._replace(parents={"start": bad})}), successor_of(bad)]
     with pytest.raises(ValueError, match="^bad, seed 3: latent: option of 'none'"):
         execute_all(asked, tmp_path, workers=2)
-    assert done == [("begin", "tiny"), ("end", "tiny"), ("begin", "bad")]
+    trainings = [("begin", "tiny"), ("end", "tiny"), ("begin", "bad")]
+    assert done == [(event, "train_run", name) for event, name in trainings]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_children_wait_for_the_training_of_their_parent_and_not_for_its_measuring(task, tmp_path, monkeypatch, fails):
+    children = [child_of(task), successor_of(task)]
+    left, measured = [one.name for one in children], threading.Event()
+
+    def slow(one, store):
+        if one.name == task.name:
+            assert is_trained(one, store) and measured.wait(60), "its children wait for its measuring"
+            if fails:
+                raise ValueError("it cannot be measured")
+        found = run(one, store)
+        if one.name != task.name:
+            assert is_trained(task, store)
+            left.remove(one.name)
+        if not left:
+            measured.set()
+        return found
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
+    monkeypatch.setattr(workers, "run", slow)
+    if fails:
+        with pytest.raises(ValueError, match="^it cannot be measured$"):
+            execute_all([task, *children], tmp_path, workers=2)
+    else:
+        assert [one.task for one in execute_all([task, *children], tmp_path, workers=2)] == [task, *children]
+    assert len(list(tmp_path.rglob("measured-*.json"))) == 2 + (not fails)  # the children's records are kept
+
+
+def test_parent_that_cannot_be_measured_has_children_all_the_same(task, tmp_path, threads):
+    parent = changed(task, measure=["codes"])  # of a latent without codes
+    child = child_of(parent, measure=["area"])
+    assert execute_all([child], tmp_path)[0].task == child
+    with pytest.raises(ValueError, match="^tiny, seed 3: measure: expected a latent with codes for 'codes'"):
+        execute_all([parent, child], tmp_path)
+    assert is_trained(parent, tmp_path)
 
 
 class Fatal(str):
@@ -114,7 +154,7 @@ def test_killed_worker_is_an_error_and_finished_runs_are_kept(task, tmp_path):
     (record,) = tmp_path.rglob("measured-*.json")
     assert json.loads(record.read_text())["seed"] == 3
     before = stamps(tmp_path)
-    assert execute(task, tmp_path).task == task and stamps(tmp_path) == before
+    assert run(task, tmp_path).task == task and stamps(tmp_path) == before
 
 
 def test_first_failure_stops_the_rest_and_keeps_what_is_finished(task, tmp_path):
@@ -136,14 +176,14 @@ def test_missing_data_are_named_before_anything_runs(task, tmp_path, drawn, thre
 def test_what_is_stored_is_read_without_a_pool(task, tmp_path, monkeypatch):
     other, child = task._replace(name="other", seed=4), child_of(task)
     asked = [child, task, other, task]
-    alone = [execute(one, tmp_path / "store") for one in asked]
+    alone = [run(one, tmp_path / "store") for one in asked]
     before = stamps(tmp_path / "store")
 
     def refused(*_, **__):
         raise AssertionError("a pool was started")
 
-    monkeypatch.setattr(pool, "ProcessPoolExecutor", refused)
-    monkeypatch.setattr(pool.multiprocessing, "get_context", refused)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", refused)
+    monkeypatch.setattr(workers.multiprocessing, "get_context", refused)
     found = execute_all(asked, tmp_path / "store", workers=2, progress=tmp_path / "told")
     assert found == alone and stamps(tmp_path / "store") == before
     assert told(tmp_path / "told") == ([{"stored": 4, "runs": [], "train": [], "measure": []}], [], {})
@@ -156,7 +196,7 @@ def test_data_are_read_once_for_all_stored_runs_and_again_when_written(task, pla
     shutil.copytree(places, held_out)
     asked = [task._replace(seed=seed, held_out=held_out) for seed in range(3)]
     for one in asked:
-        execute(one, tmp_path / "store")
+        run(one, tmp_path / "store")
     before = data._hashed.cache_info().misses
     execute_all(asked, tmp_path / "store")
     assert data._hashed.cache_info().misses == before
@@ -167,11 +207,13 @@ def test_data_are_read_once_for_all_stored_runs_and_again_when_written(task, pla
 
 def test_only_what_is_not_stored_is_done(task, tmp_path, done):
     first, second, third, child = chain_of(task)
-    kept = execute(second, tmp_path / "store")
+    kept = run(second, tmp_path / "store")
     asked = [child, second, task._replace(name="new", seed=9), child]
     found = execute_all(asked, tmp_path / "store", progress=tmp_path / "told")
     assert [run.task for run in found] == asked and found[1] == kept and found[0] == found[3]
-    assert sorted(name for event, name in done if event == "end") == ["child", "new", "third"]
+    assert sorted(done) == [
+        (e, *w) for e in ("begin", "end") for w in (("run", "child"), ("run", "new"), ("train_run", "third"))
+    ]
     ((todo,), ended, _) = told(tmp_path / "told")
     assert todo["stored"] == 1 and todo["runs"] == [2, 0, 1] and sorted(ended) == [0, 1, 2]
 
@@ -188,56 +230,29 @@ def test_parent_is_trained_once_whoever_asks(task, tmp_path, drawn, threads):
         drawn.clear()
         found = execute_all(asked, store)
         assert [run.task for run in found] == asked
-        children = sum(one.frozen is not None for one in asked)
+        records = sorted(record.parent for record in store.rglob("measured-*.json"))
+        assert records == sorted(run.folder for run in found)  # what nobody asked for is not measured
         assert sorted(drawn) == [8] * 8 + [40, 48]  # the parent's batches, then pairs that are encoded for all children
         before = stamps(store)
         again = execute_all(asked, store)
         assert [run.rows for run in again] == [run.rows for run in found]
         assert stamps(store) == before and len(drawn) == 8 + 2
-        assert len(list(store.iterdir())) == 1 + children
-
-
-def test_parent_nobody_asked_for_is_not_measured(task, tmp_path, threads):
-    (child,) = execute_all([child_of(task)], tmp_path)
-    assert [record.parent for record in tmp_path.rglob("measured-*.json")] == [child.folder]
-    asked = execute_all([child_of(task), task], tmp_path)
-    assert asked[0].rows == child.rows and asked[1].rows == execute(task, tmp_path / "alone").rows
-
-
-def test_child_waits_for_its_own_parent(task, tmp_path, drawn, threads):
-    slow = changed(task, **{"train.steps": 60})
-    asked = [child_of(slow), task._replace(seed=9), child_of(task)]
-    found = execute_all(asked, tmp_path, workers=2)
-    assert [run.task for run in found] == asked and sorted(drawn) == [8] * (60 + 8 + 8) + [40, 40, 48, 48]
+        assert len(list(store.iterdir())) == 1 + sum(len(one.parents) for one in asked)
 
 
 def test_runs_that_differ_in_the_measuring_only_are_told_apart(task, tmp_path, threads):
-    finer = changed(task, **{"measure.epsilon": 0.5})._replace(name="finer")
+    finer = changed(task, **{"measure.area.epsilon": 0.5})._replace(name="finer")
     asked = [task, finer, child_of(finer), task._replace(name="the same under another name")]
     found = execute_all(asked, tmp_path)
     assert [run.task for run in found] == asked
     assert found[0].rows == found[3].rows != found[1].rows and found[0].folder == found[1].folder
 
 
-def test_every_seed_keeps_the_encoders_of_its_own(task, tmp_path, threads):
-    asked = [child_of(task._replace(seed=seed)) for seed in (1, 2)]
-    found = execute_all(asked, tmp_path, workers=1)
-    parents = [execute(child.frozen, tmp_path) for child in asked]
-    assert all(same(encoders(run), encoders(parent)) for run, parent in zip(found, parents, strict=True))
-    assert not same(encoders(found[0]), encoders(found[1]))
-
-
 def test_failing_parent_is_named_and_its_children_are_not_begun(task, tmp_path, drawn, threads):
     bad = task._replace(name="parent", held_out=tmp_path / "lost")
     child = child_of(bad)._replace(held_out=task.held_out)
     with pytest.raises(ValueError, match="^child, seed 3: parent, seed 3: data: expected lost/manifest.json"):
-        execute(child, tmp_path / "one")
+        run(child, tmp_path / "one")
     with pytest.raises(ValueError, match="^parent, seed 3: data: expected lost/manifest.json"):
         execute_all([child, child._replace(name="other")], tmp_path / "all")
     assert not drawn and not list(tmp_path.rglob("*.json"))
-
-
-def test_failing_child_is_named(task, tmp_path, threads):
-    child = child_of(task, latent={"name": "none", "size": 3})
-    with pytest.raises(ValueError, match="^child, seed 3: latent: option of 'none'"):
-        execute_all([child], tmp_path)
