@@ -131,7 +131,7 @@ def test_speedup_is_that_over_the_cheapest_descent_that_comes_as_close():
 
 
 def test_network_is_asked_for_where_it_is_compared():
-    with pytest.raises(ValueError, match="^measure: expected a network that infers z for 'amortization', found None"):
+    with pytest.raises(ValueError, match="^measure: expected a network that infers z for 'amortization', found none"):
         amortization(subject(None)[0])
     with pytest.raises(
         ValueError, match="^measure: expected a latent found by gradient descent for .*, found Discrete"

@@ -241,11 +241,12 @@ NETWORK = {"inference": {"name": "amortized", "features": 3, "hidden": 8}, "at_m
 
 @pytest.mark.parametrize("own", [{}, NETWORK], ids=["minimize", "a network in training only"])
 def test_training_begins_with_the_weights_of_the_parent(task, tmp_path, drawn, own):
-    task = changed(task, **own)
+    task = changed(task, **own, **{"expander.name": "expander", "loss.variance": 1.0})
     untrained = run(successor_of(task, **{"train.steps": 0}), tmp_path)
     parent = run(task, tmp_path)
     assert load_model(untrained).latent.network is None and bool(own) == ("latent.network" in str(state(untrained)))
     assert drawn == [8] * 8 and same(state(untrained), state(parent)) and untrained.folder != parent.folder
+    assert state(parent, "objective") and same(state(untrained, "objective"), state(parent, "objective"))
     assert untrained.rows == parent.rows and untrained.curve["step"] == []
     fresh = build.parts(task.config, 3).model.state_dict()
     assert not torch.equal(fresh["predictor.first.weight"], state(parent)["predictor.first.weight"])

@@ -154,5 +154,5 @@ def test_other_parts_are_an_error(ask):
 
 
 def test_network_is_asked_for_where_it_is_compared():
-    with pytest.raises(ValueError, match="^measure: expected a network that infers z for 'unrolled', found None"):
+    with pytest.raises(ValueError, match="^measure: expected a network that infers z for 'unrolled', found none"):
         unrolled(subject(targets(8)))

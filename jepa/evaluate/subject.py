@@ -146,4 +146,5 @@ def reference_of(model: JEPA, held_out: HeldOut) -> float:
 
 def refused(measure: str, expected: str, found: Any) -> ValueError:
     """Return the error of a measure that does not fit a model."""
-    return ValueError(f"measure: expected {expected} for {measure!r}, found {type(found).__name__}")
+    kind = "none" if found is None else type(found).__name__
+    return ValueError(f"measure: expected {expected} for {measure!r}, found {kind}")
