@@ -1,6 +1,7 @@
-"""The world `fork`: the car's way from the formula, integers against floating point, who sees which factor."""
+"""Worlds of video: the car's way from the formula, integers against floating point, who sees which factor."""
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -14,13 +15,20 @@ from scipy import stats
 from jepa.runs import build
 from jepa.runs.config import configure, to_dict
 from jepa.worlds.clips import QUANTUM, UNIT
+from jepa.worlds.crossing import GRID, HEADING, SLOWEST, WAYS, Crossing
 from jepa.worlds.fork import RANGES, Fork
-from jepa.worlds.scene import ASPHALT, CAR, ROAD, TREE, crowns, paint
+from jepa.worlds.scene import ASPHALT, CAR, FIELD, ROAD, TREE, paint
 
 SHORT, LONG, LOUD = Fork(frames=2), Fork(high=0.85), Fork(frames=2, noise=0.25)
 LARGE = Fork(size=40, turns=(-1.0, 0.25, 1.0), odds=(1, 2, 5))
 UNEVEN = Fork(frames=2, turns=LARGE.turns, odds=LARGE.odds)
 STRAIGHT = Fork(size=64, frames=3, turns=(-1.0, 0.0, 1.0), odds=(1, 1, 1))
+FOUR, OPEN = Crossing(), Crossing(open=True)
+WORLDS = {
+    "short": SHORT, "large": LARGE, "straight": STRAIGHT,
+    "four": FOUR, "open": OPEN, "large crossing": Crossing(size=40, frames=2),
+}  # fmt: skip
+every_world = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 NAMES = ("approach", "speed", "lane", "heading", "place", "angle", "branch", "texture_x", "texture_y")
 
 
@@ -38,8 +46,8 @@ def clip(pairs):
 def in_units(world, arrays):
     """Frames and factors of the integer generator, in the world's units."""
     made = {name: torch.from_numpy(array) * world.quanta[name] for name, array in arrays.items()}
-    made = {name: value if name == "branch" else value.double() for name, value in made.items()}
-    return torch.cat([made.pop("x"), made.pop("y")], 1), made | {"branch": made["branch"].long()}
+    made = {name: value.long() if name == "branch" else value.double() for name, value in made.items()}
+    return torch.cat([made.pop("x"), made.pop("y")], 1), made
 
 
 @cache
@@ -62,32 +70,44 @@ def clock(world):
 
 def scene(world, f, shift, turn=None):
     """Arguments of `paint`; a complex number is right + i up."""
-    k, turns = clock(world), torch.tensor(world.turns).double()
-    behind = 1j * torch.exp(-1j * (f["heading"] + turns * f["angle"]))
-    before, branch = 1j * torch.exp(-1j * f["heading"]), behind.gather(1, f["branch"])
-    branch = branch if turn is None else 1j * torch.exp(-1j * (f["heading"] + turn * f["angle"]))
-    direction = torch.where(k < 0, before, branch)
-    position = f["place"] + direction * (f["speed"] * k - f["approach"] - 1j * f["lane"])
-    position += (k > 0) * torch.view_as_complex(shift).unsqueeze(1)
+    fork, k = isinstance(world, Fork), clock(world)
+    unit, middle = (f["angle"], f["place"]) if fork else (torch.pi / 2, f["right"])
+
+    def heads(turns):
+        return 1j * torch.exp(-1j * (f["heading"] + turns * unit))
+
+    before, turns = heads(torch.zeros(1)), torch.tensor(world.turns).double() if fork else f["turn"]
+    taken = turns[f["branch"]] if fork else f["turn"]
+    direction = torch.where(k < 0, before, heads(taken if turn is None else turn))
+    arc = (f["speed"] * k - f["approach"]) * torch.where(k < 0, 1.0, 1.0 if fork else f["pace"])
+    position = middle + direction * (arc - 1j * f["lane"]) + (k > 0) * torch.view_as_complex(shift).unsqueeze(1)
     textures = torch.cat([f["texture_x"], f["texture_y"]], 1).reshape(len(position), -1, 8)
-    rays, position, direction = map(torch.view_as_real, (torch.cat([-before, behind], 1), position, direction))
-    origin = torch.cat([f["place"], torch.zeros_like(f["place"])], 1)
-    return origin, rays, textures, position, direction
+    rays = torch.cat([-before, heads(turns)], 1) if fork else before * torch.tensor([1, -1j, -1, 1j])
+    rays, position, direction = map(torch.view_as_real, (rays, position, direction))
+    return torch.cat([middle, torch.zeros_like(middle)], 1), rays, textures, position, direction
 
 
-@pytest.mark.parametrize("world", [SHORT, LARGE, STRAIGHT], ids=["short", "large", "straight"])
+@every_world
 def test_frames_from_the_formula(world):
-    factors, plain = drawn(world, 3), torch.zeros(3, 2).double()
-    factors["branch"] = torch.arange(3).unsqueeze(1) % len(world.turns)
-    shift, turn = torch.tensor([[1.5, -2.0], [0.0, 0.7], [-3.0, 0.0]]).double(), torch.tensor([[0.4], [-0.9], [0.0]])
+    factors, plain = drawn(world, 4), torch.zeros(4, 2).double()
+    if isinstance(world, Fork):
+        factors["branch"] = torch.arange(4).unsqueeze(1) % world.branches
+    shift = torch.tensor([[1.5, -2.0], [0.0, 0.7], [-3.0, 0.0], [0.0, 0.0]]).double()
+    turn = torch.tensor([[0.4], [-0.9], [0.0], [1.0]]).double()
     for off in ({"shift": shift}, {"shift": shift, "turn": turn}, {"shift": plain, "turn": turn}, {"shift": plain}):
         found, expected = clip(world.render(factors, **off)), scene(world, factors, **off)
-        torch.testing.assert_close(found, paint(crowns(world.size), *expected), rtol=0, atol=1e-11)
+        torch.testing.assert_close(found, paint(world.ground(world.size), *expected), rtol=0, atol=1e-11)
     assert torch.equal(found, clip(world.render(factors)))
     torch.testing.assert_close(world.positions(factors), expected[3])
     single = factors | {name: value.float() for name, value in factors.items() if name != "branch"}
     assert clip(world.render(single)).dtype == torch.float32
     torch.testing.assert_close(clip(world.render(single)).double(), found, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("world", [FOUR, OPEN, WORLDS["large crossing"]], ids=["four", "open", "large"])
+def test_integers_are_the_crossing_to_one_quantum(world):
+    made, factors = from_integers(replace(world, noise=0.0), 40, 3)
+    assert_one_rounding(made, clip(world.render(factors)))
 
 
 @settings(deadline=None, max_examples=25)
@@ -138,7 +158,7 @@ def test_brightest_and_darkest_frames_fit_their_integers(largest):
     assert all(array.dtype == (np.int8 if name in "xy" else np.int16) for name, array in arrays.items())
     made, factors = in_units(LOUD, arrays)
     assert_one_rounding(made, clip(LOUD.render(factors)) + (0.25 if largest else -0.25))
-    assert max(CAR, TREE, -ASPHALT) + 0.25 <= 127 * QUANTUM
+    assert max(CAR, TREE, FIELD, -ASPHALT) + 0.25 <= 127 * QUANTUM
 
 
 @pytest.mark.parametrize("world", [LONG, LARGE, STRAIGHT], ids=["long", "large", "straight"])
@@ -222,21 +242,79 @@ def test_bounds_themselves_are_allowed():
         bend.branch(bend.draw(3, generator()))
 
 
-@pytest.mark.parametrize("wrong, expected", [
-    ({"size": 31}, "size: expected at least 32 pixels"),
-    ({"frames": 1}, "frames: expected at least 2, for a speed to show"),
-    ({"frames": 5}, "frames: expected a car that stays in the picture"),
-    *[({"odds": o}, "turns, odds: expected as many whole odds as turns") for o in [(1, 1, 1), (1, 0), (1.5, 1.5), ()]],
-    *[({"turns": turns}, "turns: expected numbers from -1 to 1") for turns in [(-1.01, 1.0), (0.5, float("nan"))]],
-    *[({"low": low}, "low, high: expected angles 0.2 <= low < high <= 0.85") for low in (0.19, Fork.high)],
-    ({"high": 0.86}, "low, high: expected angles 0.2 <= low < high <= 0.85"),
-    ({"bands": 1}, "bands: expected at least 2, some seen and some not"),
-    *[({"noise": noise}, "noise: expected a half-width from 0 to 0.25") for noise in (-0.01, 0.26)],
+@pytest.mark.parametrize("source", ["torch", "integers"])
+def test_branches_come_by_their_odds_and_fix_turn_and_pace(source):
+    world = Crossing(odds=(1, 2, 3, 6), frames=2)
+    factors = world.draw(3000, generator()) if source == "torch" else from_integers(world, 3000)[1]
+    counts = torch.bincount(factors["branch"][:, 0], minlength=4)
+    assert stats.chisquare(counts, np.array([1, 2, 3, 6]) * 250).pvalue > 0.001
+    ways = torch.cat([factors["turn"], factors["pace"]], 1)
+    assert torch.equal(ways.float(), torch.tensor(WAYS)[factors["branch"][:, 0]])
+
+
+@pytest.mark.parametrize("source", ["torch", "integers"])
+def test_open_square_is_left_any_way_at_any_pace(source):
+    factors = OPEN.draw(4000, generator()) if source == "torch" else from_integers(OPEN, 1000)[1]
+    assert "branch" not in factors and OPEN.branches == 0
+    assert stats.kstest(factors["turn"][:, 0], stats.uniform(-1, 2).cdf).pvalue > 0.001
+    assert stats.kstest(factors["pace"][:, 0], stats.uniform(SLOWEST, 1 - SLOWEST).cdf).pvalue > 0.001
+    with pytest.raises(ValueError, match="open: expected a crossing with branches"):
+        OPEN.branch(factors)
+
+
+@pytest.mark.parametrize("world", [FOUR, OPEN], ids=["four", "open"])
+def test_predictable_factors_are_uniform_and_held_out_headings_are_not_seen(world):
+    for unseen in (False, True):
+        factors = world.draw(3000, generator(1), unseen)
+        for name, (low, high) in world.ranges.items():
+            assert stats.kstest(factors[name][:, 0], stats.uniform(low, high - low).cdf).pvalue > 0.001
+        band = ((factors["heading"] + HEADING) / (2 * HEADING) * world.bands).floor().long()
+        assert (band % 2 == int(unseen)).double().mean() > 0.999
+
+
+def test_oracle_of_the_open_square_knows_true_pairs_from_others():
+    factors = drawn(OPEN, 300)
+    assert OPEN.futures(factors).shape == (300, GRID[0] * GRID[1], OPEN.frames, 2)
+    other = {name: value.roll(1, 0) for name, value in factors.items()}
+    true, wrong = OPEN.oracle(factors, factors), OPEN.oracle(factors, other)
+    assert float(true.max()) < 0.5 and float((wrong > 1).double().mean()) > 0.3
+
+
+def test_alternatives_show_every_branch_with_textures_of_their_own():
+    factors, clips = FOUR.draw(6, generator()), FOUR.alternatives(FOUR.draw(6, generator()), generator(2))
+    for m, (turn, pace) in enumerate(WAYS):
+        way = {"branch": torch.full((6, 1), m), "turn": torch.full((6, 1), turn), "pace": torch.full((6, 1), pace)}
+        plain = FOUR.render(factors | way).y
+        difference, bright = clips[:, m] - plain, plain > 2.4  # the car, whose middle hides the ground
+        noise = difference[bright].std()
+        assert difference[bright].abs().max() <= FOUR.noise + 1e-5 and noise > 0.5 * FOUR.noise
+        assert difference[~bright].std() > 1.5 * noise  # where the ground is textured
+
+
+def test_car_on_a_crossing_stays_in_the_picture():
+    assert FOUR.last_arc + FOUR.ranges["right"][1] < 16.5
+    positions = OPEN.positions(OPEN.draw(2000, generator()))
+    assert float(positions.abs().max()) < 17
+
+
+@pytest.mark.parametrize("kind, wrong, expected", [
+    (Fork, {"size": 31}, "size: expected at least 32 pixels"),
+    (Fork, {"frames": 1}, "frames: expected at least 2, for a speed to show"),
+    (Fork, {"frames": 5}, "frames: expected a car that stays in the picture"),
+    *[(Fork, {"odds": odds}, "turns, odds: expected as many whole odds as turns")
+      for odds in [(1, 1, 1), (1, 0), (1.5, 1.5), ()]],
+    *[(Fork, {"turns": turns}, "turns: expected numbers from -1 to 1") for turns in [(-1.01, 1.0), (0.5, np.nan)]],
+    *[(Fork, {"low": low}, "low, high: expected angles 0.2 <= low < high <= 0.85") for low in (0.19, Fork.high)],
+    (Fork, {"high": 0.86}, "low, high: expected angles 0.2 <= low < high <= 0.85"),
+    (Fork, {"bands": 1}, "bands: expected at least 2, some seen and some not"),
+    *[(Fork, {"noise": noise}, "noise: expected a half-width from 0 to 0.25") for noise in (-0.01, 0.26)],
+    (Crossing, {"frames": 9}, "frames: expected a car that stays in the picture"),
+    *[(Crossing, {"odds": odds}, "odds: expected 4 whole odds above 0") for odds in [(1, 2, 3), (1, 2, 3, 0)]],
 ])  # fmt: skip
-def test_numbers_that_describe_no_world_are_refused(wrong, expected):
+def test_numbers_that_describe_no_world_are_refused(kind, wrong, expected):
     found = re.escape(str(*wrong.values()))
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}, found .*{found}"):
-        Fork(**wrong)
+        kind(**wrong)
 
 
 def test_branches_may_be_given_as_lists():
