@@ -16,11 +16,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jepa.encoded import encode
+from jepa.encoded import representations
 from jepa.model import JEPA, Representations
 from jepa.runs import build
 from jepa.runs.config import configure
-from jepa.worlds.pairs import Pairs
 
 CONFIG = {
     "world": "fork",
@@ -30,16 +29,16 @@ CONFIG = {
 }
 
 
+def at_once(model: JEPA, s: Representations) -> Tensor:
+    """Return F [B], all codes tried in one batch."""
+    return model.minimum(s.s_x, s.s_x[:, :0], s.s_y).value
+
+
 @torch.no_grad()
 def one_by_one(model: JEPA, s: Representations) -> Tensor:
     """Return F [B] by a loop over the codes."""
-    cost = model.cost(s)
-    return torch.stack([cost(code.view(1, 1, -1))[:, 0] for code in model.latent.codes]).amin(0)
-
-
-def represent(model: JEPA, pairs: Pairs) -> Representations:
-    """Return the representations of pairs, encoded a few hundred at a time."""
-    return Representations(encode(model.encoder, pairs.x), encode(model.target_encoder, pairs.y))
+    E = model.latent.energy(model.D(s.s_x, s.s_x[:, :0], s.s_y))
+    return torch.stack([E(code.view(1, 1, -1))[:, 0] for code in model.latent.codes]).amin(0)
 
 
 def seconds(run: Callable[..., object], *arguments) -> float:
@@ -51,8 +50,8 @@ def seconds(run: Callable[..., object], *arguments) -> float:
 
 def measure(model: JEPA, s: Representations, repetitions: int) -> tuple[float, float]:
     """Return the median seconds of all codes at once, and the median ratio to one after the other."""
-    torch.testing.assert_close(model.minimum(s).value, one_by_one(model, s))
-    both = [(seconds(model.minimum, s), seconds(one_by_one, model, s)) for _ in range(repetitions)]
+    torch.testing.assert_close(at_once(model, s), one_by_one(model, s))
+    both = [(seconds(at_once, model, s), seconds(one_by_one, model, s)) for _ in range(repetitions)]
     return statistics.median(a for a, _ in both), statistics.median(b / a for a, b in both)
 
 
@@ -67,12 +66,12 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     print("one thread; median seconds, and the ratio of one code after the other to all at once")
     for codes in options.codes:
-        model = build.model(configure(CONFIG, {"latent": {"name": "discrete", "size": codes}}), seed=0)
-        pairs = build.world(configure(CONFIG)).sample(options.pairs, generator)
-        encoding = [seconds(represent, model, pairs) for _ in range(options.repetitions)]
-        s = represent(model, pairs)
+        of = build.parts(configure(CONFIG, {"latent": {"name": "discrete", "size": codes}}), seed=0)
+        model, pairs = of.model, of.world.sample(options.pairs, generator)
+        encoding = [seconds(representations, model, pairs) for _ in range(options.repetitions)]
+        s = representations(model, pairs)
         whole, ratio = measure(model, s, options.repetitions)
-        batch, batch_ratio = measure(model, Representations(s.s_x[:64], s.s_y[:64]), 20 * options.repetitions)
+        batch, batch_ratio = measure(model, s.first(64), 20 * options.repetitions)
         print(
             f"K = {codes:2d}: {options.pairs} pairs {whole:.2f} s, ratio {ratio:.2f}; a batch of 64 "
             f"{1000 * batch:.2f} ms, ratio {batch_ratio:.2f}; encoding {statistics.median(encoding):.2f} s"

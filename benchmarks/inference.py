@@ -34,18 +34,18 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def head(way: dict[str, Any]) -> JEPA:
-    """Return predictor, latent and inference behind representations, which stand for x and y."""
+def made(way: dict[str, Any]) -> JEPA:
+    """Return a model of which only the latent and what is between the representations is used."""
     parts = {"encoder": {"name": "mlp", "outputs": WIDTH}, "target_encoder": {"name": "mlp", "outputs": WIDTH}}
     config = configure({"world": "plane", "predictor": {"name": "mlp", "hidden": [192, 192]}}, parts, way)
-    return build.head(build.model(config, seed=0)).eval()
+    return build.parts(config, seed=0).model.eval()
 
 
 @torch.no_grad()
 def ratios(model: JEPA, s: Representations, repetitions: int) -> tuple[float, float]:
     """Return the median ratio of the seconds of an inference and of a prediction, and the ratio of operations."""
-    a, z = s.s_x.new_zeros(len(s.s_x), 0), s.s_x.new_zeros(1, 1, model.latent.width)
-    acts = (lambda: model.minimum(s, a)), (lambda: model.predict(s.s_x, z, a))
+    a, z = s.s_x[:, :0], s.s_x.new_zeros(1, 1, model.latent.width)
+    acts = (lambda: model.minimum(s.s_x, a, s.s_y)), (lambda: model.step(s.s_x.unsqueeze(1), a.unsqueeze(1), z))
     for act in acts:
         act()
     pairs = [[seconds(act) for act in acts] for _ in range(repetitions)]
@@ -62,7 +62,7 @@ def main() -> None:
     s = Representations(*torch.randn(2, options.pairs, WIDTH, generator=torch.Generator().manual_seed(0)))
     print(f"one thread, {options.pairs} pairs; in units of one prediction")
     for name, way in WAYS.items():
-        clock, counted = ratios(head(way), s, options.repetitions)
+        clock, counted = ratios(made(way), s, options.repetitions)
         print(f"{name:50} seconds {clock:6.1f}   operations {counted:6.1f}")
 
 

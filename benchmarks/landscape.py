@@ -14,7 +14,6 @@ import torch
 
 from jepa.evaluate.landscapes import free_energy
 from jepa.measures.landscape import Box, grid
-from jepa.model import Representations
 from jepa.runs import build
 from jepa.runs.config import configure
 
@@ -35,15 +34,15 @@ def main() -> None:
     print("one thread; median milliseconds, and the ratio of a context for every point to one for all")
     for name, kind in KINDS.items():
         config = configure({"world": "plane", "latent": {"name": "discrete", "size": options.codes}}, kind)
-        model, x = build.model(config, seed=0).eval(), torch.zeros(1, 2)
-        points = grid(Box(*build.world(config).box()), options.points)
+        of, x = build.parts(config, seed=0), torch.zeros(1, 2)
+        model, points = of.model.eval(), grid(Box(*of.world.box()), options.points)
         once = free_energy(model, x)
 
         def copied(y: torch.Tensor, model=model, x=x) -> torch.Tensor:
             """Return F(x, y) with the context repeated for every target."""
             with torch.no_grad():
                 s_x = model.encoder(x.expand(len(y), -1))
-                return model.minimum(Representations(s_x, model.target_encoder(y))).value
+                return model.minimum(s_x, s_x[:, :0], model.target_encoder(y)).value
 
         torch.testing.assert_close(once(points), copied(points))
         times: dict[str, list[float]] = {"once": [], "copied": []}

@@ -1,4 +1,4 @@
-"""Batches: pairs and trajectories. A trajectory of T steps is T pairs, and a level above it is windows of its codes."""
+"""Batches: pairs and trajectories. T steps of a trajectory are T pairs; a level above it sees windows of them."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import torch
 from torch import nn
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path | str, state: dict[str, Any]) -> None:
     """Write tensors and numbers to `path`, all or nothing: a kill or a full disk leaves the old file whole.
 
     Raises: OSError naming the file if it cannot be written.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -30,8 +33,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path | str) -> dict[str, Any]:
     """Return what `save` wrote, without executing code. Raises: ValueError for a missing, damaged or foreign file."""
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint, found no file")
     try:
@@ -50,18 +54,24 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore(module: nn.Module, state: dict[str, Any], path: Path, entry: str = "model") -> None:
+def restore(module: nn.Module, state: dict[str, Any], path: Path | str, entry: str = "model") -> None:
     """Load the weights that `state` has under `entry` into a module, compiled parts into plain ones and back.
 
     Raises: ValueError if names or shapes do not fit.
     """
-    try:
+    with fitting(path, entry):
         own = {_plain(name): name for name in module.state_dict()}
         module.load_state_dict({own.get(_plain(name), name): value for name, value in state[entry].items()})
-    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        what = f"the checkpoint is of another {entry} ({reason})"
-        raise ValueError(f"{path}: {what}; name another file, or delete it to train afresh") from error
+
+
+@contextmanager
+def fitting(path: Path | str, what: str) -> Iterator[None]:
+    """Let a checkpoint be read. Raises: ValueError naming the file if it does not fit, being of another `what`."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = f"the checkpoint is of another {what} ({' '.join(str(error).split())[:300]})"
+        raise ValueError(f"{path}: {reason}; name another file, or delete it to train afresh") from error
 
 
 def _plain(name: str) -> str:

@@ -13,6 +13,7 @@ from jepa.data import HeldOut
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 from jepa.sampling import CHUNK, portions
+from jepa.worlds.base import Branching, World
 from jepa.worlds.pairs import Pairs, joined
 
 FUTURES = 512  # held-out pairs of which all futures are drawn
@@ -63,13 +64,13 @@ def encoded(
     return Encoded(pool, joined(probe_pairs), s, futures, state)
 
 
-def alternatives(model: JEPA, world: Any, held_out: HeldOut) -> Tensor:
+def alternatives(model: JEPA, world: World, held_out: HeldOut) -> Tensor:
     """Return s_y [N, M, D] of all M futures of the first held-out pairs, with textures and noise of their own.
 
     M is 0 for a world whose futures cannot be counted.
     """
     count = min(FUTURES, len(held_out.x))
-    if not getattr(world, "branches", 0):
+    if not isinstance(world, Branching) or not world.branches:
         return torch.zeros(count, 0, 0)
     factors = {name: factor[:count] for name, factor in held_out.factors.items()}
     clips = world.alternatives(factors, Generator().manual_seed(0))

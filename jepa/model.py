@@ -79,12 +79,16 @@ class JEPA(nn.Module):
         It is the mean over what the predictor is given of z (`Latent.predictor_input`).
 
         Args: s_x: [B, D_x], or [1, D_x], a single context that serves all targets; a: [B or 1, A]; s_y: [B, D].
+        Raises: where it is asked, ValueError if the predictor returns anything but [B, K, D].
         """
 
         def at(z: Tensor) -> Tensor:
             """Return D [B, K]."""
             given = self.latent.predictor_input(z)  # [B or 1, K, J, Z]
             predicted = self.step(s_x.unsqueeze(1), a.unsqueeze(1), given.flatten(1, 2))
+            if predicted.shape[-1] != s_y.shape[-1]:
+                expected = [*predicted.shape[:-1], s_y.shape[-1]]
+                raise ValueError(f"predictor: expected {expected}, as wide as s_y, found {list(predicted.shape)}")
             distances = distance(predicted, s_y.unsqueeze(1))
             return distances.unflatten(1, given.shape[1:3]).mean(-1)
 
@@ -127,8 +131,12 @@ class JEPA(nn.Module):
 
 
 def _action(s: Tensor, a: Tensor | None) -> Tensor:
-    """Return the actions [B, A], of width 0 where there are none."""
-    return s.new_zeros(len(s), 0) if a is None else a
+    """Return the actions [B, A], of width 0 where there are none. Raises: ValueError for another shape."""
+    if a is None:
+        return s.new_zeros(len(s), 0)
+    if a.ndim != 2 or (len(s) > 1 and len(a) not in (1, len(s))):
+        raise ValueError(f"a: expected [{len(s)}, A] as for x, found {list(a.shape)}")
+    return a
 
 
 def _floating(name: str, found: Tensor, sizes: tuple[int, ...]) -> Tensor:

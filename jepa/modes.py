@@ -11,10 +11,15 @@ from torch import nn
 
 @contextmanager
 def training_mode(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Put parts into training mode, but for modules that are to stay in evaluation mode; afterwards into the latter."""
+    """Put parts into training mode, and afterwards into evaluation mode.
+
+    In evaluation mode stays what is in it within a part in training mode, or has weights of which none is to be
+    trained, with all that is in it.
+    """
     for part in parts:
-        modules = list(part.modules())
-        kept = [module for module in modules if not module.training and (part.training or _frozen(module))]
+        asleep = [module for module in part.modules() if not module.training]
+        kept = [inner for module in asleep if part.training or _frozen(module) for inner in module.modules()]
+        kept = [module for module in kept if not module.training]
         part.train()
         for module in kept:
             module.training = False

@@ -1,12 +1,12 @@
 """Diagnostics of a collapse in the course of a training (LeCun 2022, section 4.3).
 
-An evaluation changes nothing: no weight, no
-statistic of a layer, no generator of random numbers.
+An evaluation changes nothing: no weight, no statistic of a layer, no generator of random numbers.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from jepa.batches import Pairs, checked
 from jepa.diagnosis import diagnose, is_fixed
 from jepa.measures.collapse import Diagnostics, diagnostics, effective_rank, or_nan, reference_energy
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 from jepa.modes import undisturbed
-from jepa.objectives.pairs import PairObjective
+from jepa.objectives.pairs import PairObjective, precision
 
 PAIRS = 512  # that are drawn where none are given
 SEARCHED = 128  # of them, where every energy takes a search for z: an evaluation then costs no more than a few steps
@@ -51,9 +52,9 @@ class Monitor:
         None for y itself; plausible: [N] true where x of a pair might have led to y of the next one (of the first, for
         the last), pairs that are left out then; None for nowhere.
 
-        Raises: ValueError for less than 4 pairs, shapes that do not fit, or no mismatched pair.
+        Raises: ValueError for what are no pairs, less than 4 of them, shapes that do not fit, or no mismatched pair.
         """
-        count = len(pairs.y)
+        count = len(checked(pairs, precision(model)).y)
         if count < 4:
             raise ValueError(f"pairs: expected at least 4, found {count}")
         if targets is not None and (targets.ndim != 2 or len(targets) != count):
@@ -86,7 +87,7 @@ class Monitor:
         reason = None if early or self.warnings else diagnose(found, self._objective, model)
         if reason is not None:
             self.warnings.append(f"the energy is collapsing after {step} of {self._steps} steps: {reason}")
-            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=3)
+            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=_outside())
 
     def evaluate(self, model: JEPA) -> Diagnostics:
         """Return the diagnostics of the model as it is outside of training; it is left as it was."""
@@ -111,8 +112,8 @@ class Monitor:
         x, _, y = self._pairs
         if self._objective.encoded:
             return Representations(x, y)
-        sides = (model.encoder, x), (model.target_encoder, y)
-        return Representations(*(torch.cat([encoder(part) for part in v.split(CHUNK)]) for encoder, v in sides))
+        parts = [model.encode(*part) for part in zip(x.split(CHUNK), y.split(CHUNK), strict=True)]
+        return Representations(*(torch.cat(side) for side in zip(*parts, strict=True)))
 
     def _fixed(self, model: JEPA) -> bool:
         """Return whether s_y has nothing to learn, so that it cannot collapse."""
@@ -131,17 +132,37 @@ class Monitor:
 
 
 def drawn(
-    model: JEPA, objective: PairObjective, sample: Callable[[int, Generator], Any], steps: int, times: int = 4
+    model: JEPA,
+    objective: PairObjective,
+    sample: Callable[[int, Generator], Any],
+    steps: int,
+    times: int = 4,
+    portion: int = CHUNK,
 ) -> Monitor:
     """Return the monitor of an untrained model with pairs from its own source, drawn by a generator of their own.
 
-    Args: as for `Monitor`; sample: the source. Raises: ValueError as `Monitor` does, if it has less than 4 pairs.
+    A source with a state is left in the one it was in.
+
+    Args: as for `Monitor`; sample: the source; portion: pairs that are drawn at a time, as `train.batch` where the
+        source gives no other number.
+    Raises: ValueError as `Monitor` does, if it has less than 4 pairs.
     """
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     generator = Generator(device).manual_seed(0)
-    parts = [sample(CHUNK, generator) for _ in range(PAIRS // CHUNK)]
+    state = sample.state_dict() if hasattr(sample, "load_state_dict") else None
+    parts = [checked(sample(portion, generator), precision(model)) for _ in range(math.ceil(PAIRS / portion))]
+    if state is not None:
+        sample.load_state_dict(state)
     x, a, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "a", "y"))
-    return Monitor(model, objective, parts[0]._replace(x=x, a=a, y=y), steps, times)
+    return Monitor(model, objective, Pairs(x, a, y, {}), steps, times)
+
+
+def _outside() -> int:
+    """Return how many calls lie between whoever called into this package and the caller of this."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("jepa."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _energies(model: JEPA, s: Representations, a: Tensor) -> Tensor:

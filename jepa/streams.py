@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Generator, Tensor
@@ -26,15 +26,19 @@ def generator_for(streams: str, seed: int, purpose: str, device: str | torch.dev
     return Generator(device=device).manual_seed(number(streams, seed, purpose))
 
 
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context after which the global generators, of the CPU and of the device, are what they were before."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
 @contextmanager
 def global_generator(generator: Generator) -> Iterator[None]:
     """Seed PyTorch's global generator from the state of another, which draws nothing, and put it back afterwards."""
-    devices = [generator.device] if generator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with forked(generator.device):
         digest = hashlib.sha256(generator.get_state().cpu().numpy().tobytes()).digest()
         seed = int.from_bytes(digest[:8], "big") >> 1
         torch.default_generator.manual_seed(seed)
-        if devices:
+        if generator.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         yield
 

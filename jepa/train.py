@@ -16,10 +16,10 @@ from typing import Any
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from jepa.checkpoints import load, restore, save
+from jepa.checkpoints import fitting, load, restore, save
 from jepa.modes import training_mode
 from jepa.objectives.base import Loss, Objective
-from jepa.streams import global_generator, global_states, set_global_states
+from jepa.streams import forked, global_generator, global_states, set_global_states
 
 LOGGED = 100  # points of a training curve
 Source = Callable[[int, Generator], Any]  # (count, generator) -> a batch
@@ -71,9 +71,9 @@ def fit(
 ) -> Curve:
     """Train in place by descending an objective, and leave every part in evaluation mode.
 
-    A module that is in evaluation mode within a part in training mode stays so, and so does one that is in evaluation
-    mode and has no weight to train. PyTorch's global generator, which layers such as dropout draw from, is seeded from
-    `generator`, and is afterwards what it was before. On an accelerator no step waits for the device.
+    A module that is in evaluation mode within a part in training mode stays so, and so does one in evaluation mode
+    whose weights are all frozen, with what is in it. PyTorch's global generator, which layers such as dropout draw
+    from, is seeded from `generator`, and is afterwards what it was before. On an accelerator no step waits for it.
 
     Args: model: on the generator's device; objective: (model, batch, progress 0 … 1) -> Loss; sample: (count,
         generator) -> batch; generator: the only source of randomness; train: steps, batch, optimizer; parts: whose
@@ -107,27 +107,24 @@ class _Training:
             raise ValueError("parts: expected weights to train, found none that require a gradient")
         options = {"lr": train.rate, "betas": (0.9, train.beta2), "weight_decay": train.decay, "fused": True}
         self.optimizer: Optimizer | None = AdamW(self.weights, **options) if weights else None
-        self.curve = Curve([], {name: [] for name in getattr(objective, "terms", ())})
+        self.curve, self.called = Curve([], {name: [] for name in getattr(objective, "terms", ())}), 0
 
     def resume(self, path: Path | None) -> int:
         """Return the number of finished steps, after the training was put back to where a checkpoint was written."""
-        if path is not None and path.is_file():
-            return self._restore(load(path), path)
-        for callback in self.callbacks:
-            callback(0, self.model)
-        return 0
+        start = 0 if path is None or not path.is_file() else self._restore(load(path), path)
+        self._call(start)
+        return start
 
     def run(self, start: int, path: Path | None) -> Curve:
         """Take all steps from `start` on."""
-        steps, saved = self.train.steps, time.monotonic()
-        every = max(1, steps // LOGGED)
+        steps, every, saved = self.train.steps, max(1, self.train.steps // LOGGED), time.monotonic()
         for step in range(start, steps):
             loss = self._step(step)
             if (step + 1) % every == 0 or step + 1 == steps:
                 self._log(step + 1, loss)
+            self.called = 0
             try:
-                for callback in self.callbacks:
-                    callback(step + 1, self.model)
+                self._call(step + 1)
             except BaseException:
                 self._save(step + 1, path)
                 raise
@@ -155,6 +152,13 @@ class _Training:
         self.optimizer.step()
         return loss
 
+    def _call(self, step: int) -> None:
+        """Call the callbacks that were not yet called after a step; the numbers they draw move none of ours."""
+        with forked(self.generator.device):
+            while self.called < len(self.callbacks):
+                self.called += 1
+                self.callbacks[self.called - 1](step, self.model)
+
     def _log(self, step: int, loss: Loss) -> None:
         """Add a point to the curve; on an accelerator this is where numbers are read that are not finite."""
         _check_finite(loss, step - 1)
@@ -163,50 +167,50 @@ class _Training:
             self.curve.terms.setdefault(name, []).append(float(value.detach()))
 
     def _save(self, step: int, path: Path | None) -> None:
-        """Write all that the training needs to go on."""
-        if path is None:
-            return
-        state = {
-            "settings": self._settings(),
-            "step": step,
-            "curve": asdict(self.curve),
-            "model": self.model.state_dict(),
-            "objective": self.objective.state_dict() if isinstance(self.objective, nn.Module) else {},
-            "optimizer": self.optimizer.state_dict() if self.optimizer else {},
-            "generator": self.generator.get_state(),
-            "global": global_states(self.generator.device),
-            "states": [part.state_dict() for part in self._stateful()],
-        }
-        save(path, state)
+        """Write a checkpoint, if one is asked for."""
+        if path is not None:
+            state = {  # all that the training needs to go on
+                "settings": self._settings(),
+                "step": step,
+                "due": len(self.callbacks) - self.called,
+                "curve": asdict(self.curve),
+                "model": self.model.state_dict(),
+                "objective": self.objective.state_dict() if isinstance(self.objective, nn.Module) else {},
+                "optimizer": self.optimizer.state_dict() if self.optimizer else {},
+                "generator": self.generator.get_state(),
+                "global": global_states(self.generator.device),
+                "states": [part.state_dict() for part in self._stateful()],
+            }
+            save(path, state)
 
     def _restore(self, state: dict[str, Any], path: Path) -> int:
         """Put everything back to where the checkpoint was written. Raises: ValueError if it is of another run."""
+        with fitting(path, "training"):
+            self._check(state)
+            kept, done, steps = state["settings"], int(state["step"]), self.train.steps
+        if kept["steps"] != steps:
+            what = f"its training ran to the end of its schedule of {done} steps, where the learning rate is 0"
+            raise ValueError(f"{path}: {what}; start {steps} steps from these weights, with another file")
         restore(self.model, state, path)
         if isinstance(self.objective, nn.Module):
             restore(self.objective, state, path, "objective")
-        try:
-            self._check(state)
+        with fitting(path, "training"):
             if self.optimizer:
                 self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"])
             set_global_states(state["global"], self.generator.device)
             for part, kept in zip(self._stateful(), state["states"], strict=True):
                 part.load_state_dict(kept)
-            self.curve = Curve(**state["curve"])
+            self.curve, self.called = Curve(**state["curve"]), len(self.callbacks) - state["due"]
             return int(state["step"])
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            what = "the checkpoint is of another training"
-            raise ValueError(f"{path}: {what} ({error}); name another file, or delete it to train afresh") from error
 
     def _check(self, state: dict[str, Any]) -> None:
-        """Raises: ValueError if a checkpoint was written under other settings."""
-        kept, own = state["settings"], self._settings()
-        if kept == own:
+        """Raises: ValueError if a checkpoint was written under other settings, other steps of a finished one aside."""
+        kept, own, states = state["settings"], self._settings(), len(state["states"])
+        if states != (found := len(self._stateful())):
+            raise ValueError(f"callbacks: expected {states} states of them and the source, found {found}")
+        if kept == own or (kept | {"steps": own["steps"]} == own and int(state["step"]) == kept["steps"]):
             return
-        done, steps = int(state["step"]), self.train.steps
-        if kept | {"steps": steps} == own and done == kept["steps"]:
-            what = f"its training ran to the end of its schedule of {done} steps, where the learning rate is 0"
-            raise ValueError(f"{what}; start {steps} steps from these weights, in another file")
         changed = {name for name in {*kept, *own} if kept.get(name) != own.get(name)}
         found = ", ".join(f"{name} {kept.get(name)} where {own.get(name)} is asked for" for name in sorted(changed))
         raise ValueError(f"trained with {found}")

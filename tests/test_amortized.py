@@ -1,18 +1,16 @@
 """The network that infers z: its formula, the energy at its answer, and the gradient that teaches it."""
 
-import math
-
 import pytest
 import torch
-from conftest import normal
+from conftest import generator, normal
 from torch import nn
 
 from jepa.encoders import MLP as Perceptron
 from jepa.encoders import Convolutional, Identity
 from jepa.latents.amortized import Amortized
 from jepa.latents.continuous import LowDimensional
-from jepa.latents.finite import Discrete
-from jepa.model import JEPA, Representations
+from jepa.model import JEPA
+from jepa.predictors import MLP as Predictor
 from jepa.runs import build
 from jepa.runs.config import configure
 
@@ -36,7 +34,7 @@ def scattered(model):
 def made(**diff):
     """Return a JEPA on the plane that infers z by a network."""
     defaults = {"predictor": {"hidden": [8]}, "latent": CURVE, "inference": NETWORK}
-    return build.model(configure(defaults, {"encoder": MLP, "target_encoder": MLP}, diff), 0).double()
+    return build.parts(configure(defaults, {"encoder": MLP, "target_encoder": MLP}, diff), 0).model.double()
 
 
 def test_network_is_linear_in_the_context_and_in_what_it_makes_of_the_target():
@@ -77,41 +75,21 @@ def test_single_context_serves_all_targets(target):
     (lambda: Amortized(3, (1, 8, 8), 2, channels=[]), "channels, hidden, outputs: expected"),
     (lambda: Amortized(3, 4, 2)(torch.zeros(7, 3), torch.zeros(7, 5)), "x: expected 4 features"),
     (lambda: Amortized(3, (1, 8, 8), 2)(torch.zeros(7, 3), torch.zeros(7, 60)), r"x: expected \[B, 1, 8, 8\]"),
-    (lambda: made(inference=NETWORK, latent="none"), "inference: expected a latent with a width of at least 1"),
+    *[(lambda s_x=s_x: Amortized(3, 4, 2)(s_x, torch.zeros(2, 4)), r"s_x: expected \[2, 3\] or a single context, found")
+      for s_x in (torch.zeros(3, 3), torch.zeros(2, 5))],
 ])  # fmt: skip
 def test_bad_input_is_named(build, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         build()
 
 
-@pytest.mark.parametrize("latent", [CURVE, CODES])
-def test_minimum_is_the_energy_at_the_answer_of_the_network(latent):
-    model, x, y = made(latent=latent), normal(6, 2), normal(6, 2, seed=1)
-    s, found = model.encode(x, y), model.infer(x, y)
-    expected = torch.empty(6, dtype=torch.float64)
-    for b in range(6):
-        z = model.inference(s.s_x[b : b + 1], s.s_y[b : b + 1])
-        if model.latent.codes is not None:
-            z = model.latent.codes[(model.latent.codes - z).square().sum(1).argmin()][None]
-        torch.testing.assert_close(found.argmin[b : b + 1], z.detach())
-        prediction = model.predictor(s.s_x[b : b + 1], x.new_zeros(1, 0), z.unsqueeze(1))[0, 0]
-        expected[b] = (s.s_y[b] - prediction).square().sum() + model.latent.regularize(z)[0]
-    torch.testing.assert_close(found.value, expected)
-    torch.testing.assert_close(model.energy(x, y, found.argmin.unsqueeze(1)).squeeze(1), found.value)
-    torch.testing.assert_close(model.free_energy(s), found.value)
-    assert torch.equal(found.trace, found.value[None])
-    assert not any(tensor.requires_grad for tensor in [*found, *model.minimum(s)])
-    assert model.free_energy(s).requires_grad
-
-
 def test_network_hears_the_action_through_the_energy_alone():
-    predictor = build.model(configure({"latent": CURVE}), 0).predictor
-    wide = type(predictor)(2, 2, 1, 2, hidden=[8])
-    model = JEPA(Identity(2), Identity(2), wide, LowDimensional(2), inference=Amortized(2, 2, 2)).double()
+    latent = LowDimensional(2).amortize(Amortized(2, 2, 2))
+    model = JEPA(Identity(2), Identity(2), Predictor(2, 2, 1, 2, hidden=[8]), latent).double()
     x, y, a = normal(6, 2), normal(6, 2, seed=1), normal(6, 1, seed=2)
     assert torch.equal(model.infer(x, y, a).argmin, model.infer(x, y, a + 1).argmin)
     assert (model.infer(x, y, a).value - model.infer(x, y, a + 1).value).abs().min() > 1e-9
-    torch.testing.assert_close(model.free_energy(model.encode(x, y), a), model.infer(x, y, a).value)
+    torch.testing.assert_close(model(x, y, a), model.infer(x, y, a).value)
 
 
 class Matrix(nn.Module):
@@ -122,7 +100,7 @@ class Matrix(nn.Module):
         self.weight = nn.Parameter(matrix)
 
     def forward(self, first, second, z=None):
-        return (second if z is None else z) @ self.weight.T
+        return (second if z is None else z.expand(len(first), -1, -1)) @ self.weight.T
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
@@ -131,19 +109,20 @@ def test_gradient_leads_the_network_to_the_exact_minimum(alpha):
     decoder, network, y, latent = normal(5, 2), normal(2, 5, seed=1), normal(9, 5, seed=2), LowDimensional(2, alpha)
     ridge = decoder.T @ decoder + alpha * torch.eye(2)
     for matrix in (network, torch.linalg.solve(ridge, decoder.T)):
-        model = JEPA(Identity(2), Identity(5), Matrix(decoder), latent, inference=Matrix(matrix.clone())).double()
-        loss = model.free_energy(model.encode(normal(9, 2), y)).sum()
-        (slope,) = torch.autograd.grad(loss, model.inference.weight)
+        latent.amortize(Matrix(matrix.clone()))
+        model = JEPA(Identity(2), Identity(5), Matrix(decoder), latent).double()
+        loss = model(normal(9, 2), y).sum()
+        (slope,) = torch.autograd.grad(loss, latent.network.weight)
         torch.testing.assert_close(slope, 2 * (ridge @ matrix - decoder.T) @ y.T @ y)
     assert slope.abs().max() < 1e-9
-    model.inference, latent.steps = None, 300
+    latent.amortize(None).steps = 300
     torch.testing.assert_close(model.infer(normal(9, 2), y).value.sum(), loss.detach())
 
 
 def test_gradient_is_that_of_the_energy_at_a_moving_answer():
     model, x, y = made(), normal(6, 2), normal(6, 2, seed=1)
     parameters = list(model.parameters())
-    slopes = torch.autograd.grad(model.free_energy(model.encode(x, y)).sum(), parameters)
+    slopes = torch.autograd.grad(model(x, y).sum(), parameters)
     assert all(slope.abs().max() > 0 for slope in slopes)
     for slope, parameter in zip(slopes, parameters, strict=True):
         direction, values = torch.randn_like(parameter), []
@@ -156,24 +135,6 @@ def test_gradient_is_that_of_the_energy_at_a_moving_answer():
         assert (slope * direction).sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("latent", [CURVE, CODES])
-@pytest.mark.parametrize("beta", [0.5, 3.0])
-def test_network_has_no_temperature(latent, beta):
-    model = made(latent=latent)
-    with pytest.raises(ValueError, match=f"^beta: expected infinity, .* found {beta}"):
-        model.free_energy(model.encode(normal(3, 2), normal(3, 2)), beta=beta)
-    model.free_energy(model.encode(normal(3, 2), normal(3, 2)), beta=math.inf)
-
-
-def test_one_context_is_broadcast_against_many_targets():
-    model, x, y = made(), normal(1, 2), normal(7, 2, seed=1)
-    s = Representations(model.encoder(x), model.target_encoder(y))
-    found, apart = model.minimum(s), model.infer(x.expand(7, -1), y)
-    for one, other in zip(found, apart, strict=True):
-        torch.testing.assert_close(one, other)
-    torch.testing.assert_close(model.free_energy(s), apart.value)
-
-
 @pytest.mark.parametrize("diff, kind, width", [
     ({"encoder": FILTERS, "target_encoder": "identity", "inference": NETWORK | CHANNELS}, Convolutional, (2, 32, 32)),
     ({"encoder": FILTERS, "target_encoder": FILTERS | {"outputs": 3}, "inference": NETWORK}, Perceptron, 3),
@@ -182,10 +143,10 @@ def test_one_context_is_broadcast_against_many_targets():
 ])  # fmt: skip
 def test_target_is_taken_as_it_comes(diff, kind, width):
     config = configure(CLIPS, diff)
-    model = build.model(config, 0)
-    pairs = build.source(config, build.world(config))(3, torch.Generator().manual_seed(0))
-    assert type(model.inference.encoder) is kind and model.inference.encoder.inputs == width
-    assert model.inference.encoder.outputs == 5  # the configured features
+    of = build.parts(config, 0)
+    model, pairs = of.model, of.sample(3, generator())
+    assert type(model.latent.network.encoder) is kind and model.latent.network.encoder.inputs == width
+    assert model.latent.network.encoder.outputs == 5  # the configured features
     found = model.infer(pairs.x, pairs.y)
     assert found.argmin.shape == (3, 2) and found.value.isfinite().all()
     torch.testing.assert_close(found.value, model.energy(pairs.x, pairs.y, found.argmin.unsqueeze(1)).squeeze(1))
@@ -197,24 +158,15 @@ def test_target_is_taken_as_it_comes(diff, kind, width):
     ({"inference": {"name": "amortized", "feature": 3}}, "inference: option of 'amortized'.*did you mean 'features'"),
     ({"inference": {"name": "amortized", "outputs": 3}}, "inference: option of 'amortized'.*found 'outputs'"),
     ({"inference": {"name": "amortized", "hidden": [3]}}, r"inference.hidden: expected int, found \[3\]"),
+    ({"inference": NETWORK | {"refine": 2.5}}, "inference.refine: expected int, found 2.5"),
+    ({"inference": NETWORK | {"refine": -1}}, "refine: expected at least 0 steps, found -1"),
+    ({"inference": NETWORK | {"refine": 3}, "latent": CODES}, "refine: expected 0 steps for a latent of finitely many"),
     ({"inference": NETWORK | {"patch": 3}}, "patch: expected an even number that divides 32 and 32, found 3"),
     ({"inference": NETWORK, "latent": "none"}, "inference: expected a latent with a width of at least 1, found 0"),
 ])  # fmt: skip
 def test_option_that_does_not_exist_or_fit_is_an_error(diff, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        build.model(configure(CLIPS, {"encoder": FILTERS}, diff), 0)
-
-
-def test_without_a_network_z_is_minimized():
-    model = build.model(configure({"latent": CODES}), 0)
-    assert model.inference is None and isinstance(model.latent, Discrete)
-    assert not [name for name in model.state_dict() if name.startswith("inference")]
-
-
-@pytest.mark.parametrize("s_x", [torch.zeros(3, 3), torch.zeros(2, 5)], ids=["3 contexts for 2 targets", "too wide"])
-def test_contexts_that_do_not_fit_are_refused(s_x):
-    with pytest.raises(ValueError, match=r"^s_x: expected \[2, 3\] or a single context, found shape"):
-        Amortized(3, 4, 2)(s_x, torch.zeros(2, 4))
+        build.parts(configure(CLIPS, {"encoder": FILTERS}, diff), 0)
 
 
 @pytest.mark.parametrize(
@@ -223,29 +175,13 @@ def test_contexts_that_do_not_fit_are_refused(s_x):
 def test_gradient_reaches_the_network_straight_through_a_code(latent):
     model, x, y = made(latent=latent).eval(), normal(6, 2), normal(6, 2, seed=1)
     s = model.encode(x, y)
-    proposal = model.inference(*s)
+    given = s.s_x, x[:, :0], s.s_y
+    E = model.latent.energy(model.D(*given))
+    proposal = model.latent.network(*s)
     value = model.latent.constrain(proposal)[0].detach().requires_grad_()
-    energy = model.cost(s)(value.unsqueeze(1)).sum()
-    (slope,) = torch.autograd.grad(energy, value, retain_graph=True)
-    z, price = model.latent.constrain(proposal)
-    torch.testing.assert_close(model.free_energy(s), model.cost(s)(z.unsqueeze(1)).squeeze(1) + price)
-    (found,) = torch.autograd.grad(model.cost(s)(z.unsqueeze(1)).sum(), proposal)
+    (slope,) = torch.autograd.grad(E(value.unsqueeze(1)).sum(), value, retain_graph=True)
+    z, commitment = model.latent.constrain(proposal)
+    torch.testing.assert_close(model.free_energy(*given), E(z.unsqueeze(1)).squeeze(1) + commitment)
+    (found,) = torch.autograd.grad(E(z.unsqueeze(1)).sum(), proposal)
     chain = 1 - proposal.detach().tanh() ** 2 if latent["name"] == "finite_scalar" else 1
     torch.testing.assert_close(found, slope * chain)
-
-
-@pytest.mark.parametrize("layers", [0, 2])
-def test_refining_goes_on_from_the_proposal(layers):
-    curve = {**CURVE, "layers": layers}
-    plain, better = made(latent=curve), made(latent=curve, inference={**NETWORK, "refine": 30})
-    x, y = normal(6, 2), normal(6, 2, seed=1)
-    first, last = plain.infer(x, y), better.infer(x, y)
-    assert torch.equal(last.trace[0], first.value) and len(last.trace) == 31
-    assert (last.trace.diff(dim=0) <= 0).all() and (last.value < first.value).all()
-    torch.testing.assert_close(better.energy(x, y, last.argmin.unsqueeze(1)).squeeze(1), last.value)
-    torch.testing.assert_close(better.free_energy(better.encode(x, y)), first.value)  # training goes without
-
-
-def test_gradient_of_a_refined_code_is_refused():
-    with pytest.raises(ValueError, match="^refine: expected 0 steps for a latent of finitely many values, found 3"):
-        made(latent=CODES, inference={**NETWORK, "refine": 3}).infer(normal(6, 2), normal(6, 2, seed=1))

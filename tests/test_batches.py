@@ -35,12 +35,6 @@ def test_trajectories_are_pairs_of_each_step(batch, steps, width, rest):
             assert torch.equal(found.a[row], a[b, t])
 
 
-def test_one_step_is_the_pair_itself():
-    x, a, y = normal(5, 3), normal(5, 2, seed=1), normal(5, 3, seed=2)
-    found = transitions(torch.stack([x, y], 1), a.unsqueeze(1))
-    assert torch.equal(found.x, x) and torch.equal(found.a, a) and torch.equal(found.y, y)
-
-
 @given(st.integers(1, 7), st.integers(1, 7), st.integers(1, 9), st.sampled_from([(), (3,), (2, 2)]))
 def test_windows_are_consecutive_frames_side_by_side(frames, width, stride, rest):
     width = min(width, frames)

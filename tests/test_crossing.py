@@ -88,16 +88,6 @@ def test_predictable_factors_are_uniform_and_held_out_headings_are_not_seen(worl
         assert (band % 2 == int(unseen)).double().mean() > 0.999
 
 
-def test_futures_are_apart_and_the_true_one_is_among_them():
-    factors = drawn(FOUR, 200)
-    futures, y = FOUR.futures(factors), FOUR.positions(factors)[:, FOUR.frames :]
-    torch.testing.assert_close(futures[torch.arange(200), factors["branch"][:, 0]], y)
-    gaps = (futures.unsqueeze(2) - futures.unsqueeze(1)).square().sum(-1).mean(-1).sqrt()
-    nearest = gaps + 1e9 * torch.eye(4)
-    assert float(nearest.amin((1, 2)).mean()) > 5 and float(nearest.min()) > 1
-    assert float(FOUR.oracle(factors, factors).max()) < 1e-12
-
-
 def test_oracle_of_the_open_square_knows_true_pairs_from_others():
     factors = drawn(OPEN, 300)
     assert OPEN.futures(factors).shape == (300, GRID[0] * GRID[1], OPEN.frames, 2)
@@ -107,20 +97,14 @@ def test_oracle_of_the_open_square_knows_true_pairs_from_others():
 
 
 def test_alternatives_show_every_branch_with_textures_of_their_own():
-    factors = FOUR.draw(6, generator())
-    clips = FOUR.alternatives(factors, generator(2))
-    assert clips.shape == (6, 4, FOUR.frames, 32, 32)
-    for m in range(4):
-        turn, pace = WAYS[m]
-        way = factors | {
-            "branch": torch.full((6, 1), m),
-            "turn": torch.full((6, 1), turn),
-            "pace": torch.full((6, 1), pace),
-        }
-        plain = FOUR.render(way).y
-        bright = plain > 2.0  # the car, whose middle hides the ground
-        assert ((clips[:, m] - plain).abs()[bright] <= FOUR.noise + 1e-5).all()
-        assert not torch.equal(clips[:, m], plain)
+    factors, clips = FOUR.draw(6, generator()), FOUR.alternatives(FOUR.draw(6, generator()), generator(2))
+    for m, (turn, pace) in enumerate(WAYS):
+        way = {"branch": torch.full((6, 1), m), "turn": torch.full((6, 1), turn), "pace": torch.full((6, 1), pace)}
+        plain = FOUR.render(factors | way).y
+        difference, bright = clips[:, m] - plain, plain > 2.4  # the car, whose middle hides the ground
+        noise = difference[bright].std()
+        assert difference[bright].abs().max() <= FOUR.noise + 1e-5 and noise > 0.5 * FOUR.noise
+        assert difference[~bright].std() > 1.5 * noise  # where the ground is textured
 
 
 def test_car_stays_in_the_picture():
@@ -132,13 +116,9 @@ def test_car_stays_in_the_picture():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 31}, "size: expected at least 32 pixels, found 31"),
-        ({"frames": 1}, "frames: expected at least 2"),
         ({"frames": 9}, "frames: expected a car that stays in the picture"),
         ({"odds": (1, 2, 3)}, "odds: expected 4 whole odds above 0"),
         ({"odds": (1, 2, 3, 0)}, "odds: expected 4 whole odds above 0"),
-        ({"noise": 0.3}, "noise: expected a half-width from 0 to 0.25"),
-        ({"bands": 1}, "bands: expected at least 2"),
     ],
 )
 def test_numbers_that_describe_no_world_are_named(options, message):

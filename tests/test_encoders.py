@@ -6,7 +6,8 @@ import torch
 from conftest import normal
 from torch import nn
 
-from jepa.encoders import MLP, Convolutional, Coupling, Expander, Identity, RandomFeatures, perceptron
+from jepa.encoders import MLP, Convolutional, Coupling, Identity, perceptron
+from jepa.objectives.heads import Expander, RandomFeatures
 
 pytestmark = pytest.mark.usefixtures("seeded")
 PIXELS = (2, 8, 12)
@@ -20,8 +21,6 @@ def test_identity_keeps_everything():
     x = normal(3, 4)
     assert torch.equal(Identity(4)(x), x)
     assert Identity(4, outputs=4).outputs == 4
-    with pytest.raises(ValueError, match="^outputs: expected 4 as at the input of an identity, found 3"):
-        Identity(4, outputs=3)
 
 
 def test_identity_puts_pixels_in_one_row():
@@ -30,12 +29,11 @@ def test_identity_puts_pixels_in_one_row():
     rows = [torch.cat([x[b, c, h] for c in range(2) for h in range(8)]) for b in range(3)]
     assert torch.equal(model(x), torch.stack(rows))
     assert torch.equal(model(x.unsqueeze(1)), torch.stack(rows).unsqueeze(1))
-    with pytest.raises(ValueError, match="^outputs: expected 192 as at the input of an identity, found 2"):
-        Identity(PIXELS, outputs=2)
 
 
-def test_mlp_is_its_formula():
-    model, x = MLP(3, 2, hidden=[5, 4]).double(), normal(7, 3)
+@pytest.mark.parametrize("hidden", [[], [5], [5, 4]])
+def test_mlp_is_its_formula(hidden):
+    model, x = MLP(3, 2, hidden=hidden).double(), normal(7, 3)
     for parameter in model.parameters():
         nn.init.normal_(parameter)  # biases too
     s, (*hidden, weight, bias) = x.numpy(), arrays(model)
@@ -43,11 +41,6 @@ def test_mlp_is_its_formula():
         s = s @ w.T + b
         s = s / (1 + np.exp(-s))
     np.testing.assert_allclose(model(x).detach(), s @ weight.T + bias, rtol=1e-12)
-
-
-def test_mlp_without_hidden_layers_is_linear():
-    model, x, other = MLP(3, 2, hidden=[]).double(), normal(7, 3), normal(7, 3, seed=1)
-    torch.testing.assert_close(model(2 * x - other), 2 * model(x) - model(other))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 4])
@@ -133,14 +126,6 @@ def test_coupling_can_be_undone(pixels, steps):
     assert (s - x.flatten(1)).abs().max() > 0.01  # it is not the identity
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_coupling_keeps_every_volume(steps):
-    model, x = Coupling((2, 2, 2), outputs=8, steps=steps).double(), normal(2, 2, 2, seed=3)
-    slope = torch.autograd.functional.jacobian(lambda x: model(x[None])[0], x).reshape(8, 8)
-    assert abs(np.linalg.det(slope.numpy())) == pytest.approx(1, rel=1e-10)
-    assert (slope - torch.diag(slope.diagonal())).abs().max() > 0.01
-
-
 def test_coupling_is_its_formula():
     model, x = Coupling((4, 3, 3), steps=2).double(), normal(2, 4, 3, 3)
     first, second = model.maps
@@ -187,31 +172,18 @@ def test_expander_is_linear_normalized_and_rectified():
     np.testing.assert_allclose(head(s).detach(), v @ last.T, rtol=1e-9, atol=1e-12)
 
 
-def test_expander_sees_neither_offset_nor_scale_of_the_batch():
-    head, s = Expander(3, outputs=6).double(), 100 * normal(40, 3)
-    torch.testing.assert_close(head(7 * s + 3), head(s), rtol=0, atol=1e-6)
-    assert (Expander(3, outputs=6, hidden=[]).double()(7 * s + 3) - head(s)).abs().max() > 1
-
-
-@pytest.mark.parametrize("build, argument", [
-    (lambda: perceptron([3, 0, 2]), "widths"),
-    (lambda: MLP(3, 2, hidden=[4, 0]), "widths"),
-    (lambda: MLP(0, 2), "widths"),
-    (lambda: Expander(3, 0), "inputs, hidden, outputs"),
-    (lambda: Expander(3, 2, hidden=[0]), "inputs, hidden, outputs"),
-    (lambda: MLP(3, 2)(torch.zeros(5, 4)), "x"),
-    (lambda: Expander(3, 2)(torch.zeros(5, 4)), "s"),
-])  # fmt: skip
-def test_width_that_does_not_fit_is_refused(build, argument):
-    with pytest.raises(ValueError, match=f"^{argument}: expected"):
-        build()
-
-
 @pytest.mark.parametrize("build, message", [
+    (lambda: perceptron([3, 0, 2]), "widths: expected"),
+    (lambda: MLP(3, 2, hidden=[4, 0]), "widths: expected"),
+    (lambda: MLP(3, 2)(torch.zeros(5, 4)), "x: expected 3 features"),
+    (lambda: Expander(3, 0), "inputs, hidden, outputs: expected"),
+    (lambda: Expander(3, 2, hidden=[0]), "inputs, hidden, outputs: expected"),
+    (lambda: Expander(3, 2)(torch.zeros(5, 4)), "s: expected 3 features"),
+    (lambda: Identity(4, outputs=3), "outputs: expected 4 as at the input of an identity, found 3"),
+    (lambda: Identity(PIXELS, outputs=2), "outputs: expected 192 as at the input of an identity, found 2"),
     (lambda: MLP(PIXELS, 2), r"inputs: expected a width, found pixels \[2, 8, 12\], which a convolutional one reads"),
     (lambda: Convolutional(12, 2), "inputs: expected pixels, C, H, W, found a width of 12"),
     (lambda: Convolutional(PIXELS, 2, patch=1), "patch: expected an even number that divides 8 and 12, found 1"),
-    (lambda: Convolutional(PIXELS, 2, patch=0), "patch: expected an even number that divides 8 and 12, found 0"),
     (lambda: Convolutional(PIXELS, 2, patch=-2), "patch: expected an even number that divides 8 and 12, found -2"),
     (lambda: Convolutional((1, 9, 9), 2, patch=3), "patch: expected an even number that divides 9 and 9, found 3"),
     (lambda: Convolutional(PIXELS, 2, patch=8), "patch: expected an even number that divides 8 and 12, found 8"),
@@ -220,7 +192,6 @@ def test_width_that_does_not_fit_is_refused(build, argument):
     (lambda: Convolutional(PIXELS, 2, [3, 0]), r"channels, hidden, outputs: expected .*, found \[3, 0\], 512, 2"),
     (lambda: Convolutional(PIXELS, 2, hidden=0), r"channels, hidden, outputs: expected .*, found \[16, 32\], 0, 2"),
     (lambda: Convolutional(PIXELS, 0), r"channels, hidden, outputs: expected .*, found \[16, 32\], 512, 0"),
-    (lambda: Convolutional(PIXELS, 2)(torch.zeros(5, 2, 8, 8)), r"x: expected \[B, 2, 8, 12\], found .*\[5, 2, 8, 8\]"),
     (lambda: Convolutional(PIXELS, 2)(torch.zeros(2, 96)), r"x: expected \[B, 2, 8, 12\], found shape \[2, 96\]"),
     (lambda: Coupling((3, 4, 4)), "inputs: expected C, H, W with an even number of pictures C, found .3, 4, 4"),
     (lambda: Coupling(12), "inputs: expected C, H, W with an even number of pictures C, found 12"),
@@ -238,7 +209,7 @@ def test_input_that_no_encoder_can_have_is_named(build, message):
         build()
 
 
-@pytest.mark.parametrize("shape", [(5, 8, 12, 2), (5, 3, 8, 12), (5, 96, 2)])
+@pytest.mark.parametrize("shape", [(5, 8, 12, 2), (5, 3, 8, 12), (5, 2, 8, 8), (5, 96, 2)])
 def test_pixels_in_another_order_are_refused(shape):
     for encoder in (Identity((2, 8, 12)), Convolutional((2, 8, 12), 3, channels=[4], patch=4, hidden=5)):
         with pytest.raises(ValueError, match=r"^x: expected .*2, 8, 12\], found shape"):

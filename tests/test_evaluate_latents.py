@@ -14,7 +14,7 @@ from torch import nn
 
 from jepa.data import HeldOut
 from jepa.encoded import Encoded
-from jepa.evaluate.subject import Subject, latents
+from jepa.evaluate import latents
 from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
 from jepa.model import JEPA
@@ -69,7 +69,7 @@ def test_recall_counts_from_a_contrast_of_a_half_on(monkeypatch):
     gaps = (every(EVEN, subject.held_out.x)[wrong] - subject.held_out.y.roll(-1, 0)[wrong, None, :4]).square().sum(2)
     height = float(gaps.amin(1).median())  # true pairs have none
     for share, recall in ((0.45, 0.0), (0.55, 1.0)):
-        monkeypatch.setitem(vars(subject), "spread", height / share)
+        monkeypatch.setitem(vars(subject), "mean_squared_distance", height / share)
         assert values(latents.modes(subject))["recall_uncollapsed"] == recall
 
 
@@ -88,10 +88,10 @@ def test_modes_are_asked_of_a_told_predictor_with_what_it_is_told():
 
         def forward(self, s, a, z):
             z = z.expand(len(s), -1, -1)
-            return codebook(EVEN, *identity(2))(s, torch.where(a[:, None] > 0, z, z.flip(-1)))
+            return codebook(EVEN, *identity(2))(s[:, 0], torch.where(a > 0, z, z.flip(-1)))
 
     model = JEPA(Formula(lambda x: x), of_path(EVEN), Acting(), Discrete(2))
-    found = values(latents.modes(asked(EVEN, model, told=["lane"])))
+    found = values(latents.modes(asked(EVEN, model, condition_on=["lane"])))
     assert found["mode_recall"] == found["right_mode_lowest"] == 1
 
 
@@ -124,13 +124,6 @@ def test_values_that_each_future_takes_are_counted():
     assert found == pytest.approx(float(np.exp(stats.entropy(shares))) / 3)
 
 
-@pytest.mark.parametrize("world", [EVEN, UNEVEN], ids=("two", "three"))
-def test_one_value_for_each_future_is_one_however_often_it_comes_true(world):
-    codes = [*identity(world.branches), [0.0] * world.branches]  # the last code predicts what never is
-    subject = told(codebook(world, *codes), of_path(world), len(codes), world)
-    assert latents.entries(subject)[0].value == pytest.approx(1)
-
-
 REAL = {
     "encoder": {"name": "mlp", "outputs": 5, "hidden": [8]},
     "target_encoder": {"name": "mlp", "outputs": 6, "hidden": [8]},
@@ -142,23 +135,21 @@ FREE = {"name": "low_dimensional", "size": 3, "starts": 8, "steps": 4}
 def real(latent, count=200, **diff):
     """Return a subject of a configured model of the plane with weights as they are drawn."""
     config = configure(REAL, {"latent": latent}, diff)
-    world = build.world(config)
-    pairs = world.sample(count, generator(1))
-    held_out = HeldOut(pairs.x, pairs.y, pairs.factors)
-    return Subject(config, build.model(config, 0).eval(), world, held_out, 3.0, generator(2))
+    of = build.parts(config, 0)
+    pairs = of.world.sample(count, generator(1))
+    return build.subject(config, 2, of, HeldOut(pairs.x, pairs.y, pairs.factors), 3.0)
 
 
 CODES = {"name": "discrete", "size": 4}
 
 
 @pytest.mark.parametrize("latent", ["none", CODES, FREE], ids=("none", "codes", "free"))
-def test_fit_is_the_distance_at_the_best_latent_without_its_price(latent):
-    priced = {**latent, "alpha": 0.1} if latent is FREE else latent
-    subject = real(priced)
+def test_fit_is_the_distance_at_the_best_latent_without_its_regularizer(latent):
+    subject = real({**latent, "alpha": 0.1} if latent is FREE else latent)
     model, s = subject.model, subject.s
-    found = model.minimum(s, subject.a)
+    found = model.minimum(s.s_x, subject.a, s.s_y)
     with torch.no_grad():
-        prediction = model.predict(s.s_x, found.argmin.unsqueeze(1))[:, 0]
+        prediction = model.step(s.s_x.unsqueeze(1), subject.a.unsqueeze(1), found.argmin.unsqueeze(1))[:, 0]
     rows = values(latents.latents(subject))
     assert rows["fit"] == pytest.approx(float((prediction - s.s_y).square().sum(1).median()) / 3, rel=1e-4)
     assert ("latent_rank" in rows) == (latent != "none") and ("bits_spent" in rows) == (latent is not FREE)
@@ -179,36 +170,35 @@ def test_trying_all_codes_costs_what_the_layers_cost(size):
     assert found == pytest.approx((once + size * (own + rest)) / prediction)
 
 
-@pytest.mark.parametrize("diff", [{}, {"told": ["mode"]}, {"latent.size": 1}, {"latent.size": 5}], ids=str)
+@pytest.mark.parametrize("diff", [{}, {"condition_on": ["mode"]}, {"latent.size": 1}, {"latent.size": 5}], ids=str)
 def test_wells_are_parabolas_and_their_ridge_is_half_way(diff):
     found = values(latents.wells(real({"name": "discrete", "size": 2}, **diff)))
     assert all(abs(value) < 1e-9 for value in found.values())
     assert ("midpoint_gap" in found) == ("latent.size" not in diff)
 
 
-def test_wells_of_codes_with_a_price_begin_at_it():
-    latent = {"name": "finite_scalar", "levels": [2], "price": 0.5}
+def test_wells_of_codes_whose_rate_has_a_weight_begin_at_their_lengths():
+    latent = {"name": "finite_scalar", "levels": [2], "rate_weight": 0.5}
     subject = real(latent)
     subject.model.latent.counts.copy_(torch.tensor([3.0, 1.0]))
     assert all(abs(value) < 1e-9 for value in values(latents.wells(subject)).values())
 
 
-def test_inference_that_misses_the_lowest_well_is_probe(monkeypatch):
+def test_inference_that_misses_the_lowest_well_shows(monkeypatch):
     subject = real({"name": "discrete", "size": 2})
-    infer = Discrete.infer
+    minimize = Discrete.minimize
 
-    def lame(self, cost):
+    def lame(self, D):
         """Return the second code, whatever it costs."""
-        found = infer(self, cost)
-        return found._replace(value=cost(self.codes[None])[:, 1])
+        return minimize(self, D)._replace(value=D(self.codes[None])[:, 1])
 
-    monkeypatch.setattr(Discrete, "infer", lame)
+    monkeypatch.setattr(Discrete, "minimize", lame)
     assert values(latents.wells(subject))["parabola_gap"] > 1e-3
 
 
 @pytest.mark.parametrize("ask", [latents.entries, latents.wells])
 def test_codes_are_asked_of_a_latent_that_has_some(ask):
-    with pytest.raises(ValueError, match="^measure.names: expected codes for '(entries|wells)', found 'low_dim"):
+    with pytest.raises(ValueError, match="^measure: expected a latent with codes for '(entries|wells)', found LowDim"):
         ask(real(FREE))
 
 
@@ -222,12 +212,12 @@ def test_measuring_leaves_the_model_as_it_is():
 
 def test_probe_of_paths_learns_once_for_all_that_is_behind_the_same_encoders():
     of = told(codebook(EVEN, *identity(2)), of_path(EVEN), 2, EVEN)
-    seen = of.seen._replace(x=of.s_probe.s_x, y=of.s_probe.s_y)
-    pairs = Encoded(seen, seen, of.s, of.alternatives, torch.empty(0))
+    pairs = of.probe_pairs._replace(x=of.s_probe.s_x, y=of.s_probe.s_y)
+    pairs = Encoded(pairs, pairs, of.s, of.alternatives, torch.empty(0))
     first, second = (dataclasses.replace(of, encoded=pairs) for _ in range(2))
     assert first.path_probe is second.path_probe and first.path_probe is not of.path_probe
     torch.testing.assert_close(first.path_probe(of.s.s_y), of.path_probe(of.s.s_y), rtol=0, atol=0)
-    finer = dataclasses.replace(first, config=configure({"measure.probe": 64}, base=of.config))
+    finer = dataclasses.replace(first, probe=64)
     assert finer.path_probe is not first.path_probe
 
 

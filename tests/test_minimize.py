@@ -25,11 +25,6 @@ SEEDS = st.integers(0, 10_000)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)  # what converges slowest must not be luck
 
 
-def double_well(z):
-    """Minima near −1 and +1; the left one is deeper."""
-    return ((z.square() - 1).square() + 0.3 * z).sum(-1)
-
-
 def waves(y):
     """A cost of period 2π for every row of y [B, 6], its slope at most Σ k |a_k|; sums alone, to the bit per row."""
     weights, phases = y[:, :3], y[:, 3:]
@@ -85,18 +80,6 @@ def test_gradient_solves_the_ridge_problem_from_any_first_step(seed, alpha, rate
     torch.testing.assert_close(found.argmin, exact, rtol=0, atol=1e-3)
 
 
-@PROPERTY
-@given(SEEDS, st.sampled_from([0.0, 0.1, 0.5, 3.0]))
-def test_fista_thresholds_an_orthonormal_code(seed, alpha):
-    decoder, _ = torch.linalg.qr(normal(8, 3, seed=seed))
-    y = normal(5, 8, seed=seed + 1)
-    found = fista(lambda z: energy(y, z @ decoder.T), l1(alpha), normal(5, 1, 3, seed=seed + 2))
-    code = y @ decoder
-    exact = code.sign() * (code.abs() - alpha / 2).clamp(min=0)
-    torch.testing.assert_close(found.argmin, exact, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.value, (y - exact @ decoder.T).square().sum(-1) + alpha * exact.abs().sum(-1))
-
-
 @pytest.mark.parametrize("targets, latents", [(12, 5), (6, 10)])
 @pytest.mark.parametrize("alpha", [0.3, 2.0])
 @pytest.mark.parametrize("seed", [0, 1])
@@ -146,14 +129,6 @@ def test_penalty_can_be_stored(copied):
     assert penalty == l1(0.3) and penalty != l1(0.4)
     assert torch.equal(penalty.value(z), l1(0.3).value(z))
     assert torch.equal(penalty.proximal(z, step), l1(0.3).proximal(z, step))
-
-
-@pytest.mark.parametrize("minimizer", [descend, shrink])
-def test_restarts_find_the_deeper_well(minimizer):
-    right, both = torch.full((1, 1, 1), 1.2).double(), torch.tensor([[[1.2], [-0.7]]]).double()
-    assert minimizer(double_well, right).argmin.item() == pytest.approx(0.960, abs=1e-3)
-    for start in (both, both.flip(1)):
-        assert minimizer(double_well, start).argmin.item() == pytest.approx(-1.036, abs=1e-3)
 
 
 @PROPERTY
@@ -222,7 +197,7 @@ def test_inference_mode_changes_nothing(name, seed):
 
     def found():
         s, t = 2 * x, 2 * y  # made in inference mode autograd refuses to save them
-        return ALL[name](lambda z: energy(t, t.unsqueeze(1) * predictor(s, s[:, :0], z)), start)
+        return ALL[name](lambda z: energy(t, t.unsqueeze(1) * predictor(s[:, None], s[:, None, :0], z)), start)
 
     with torch.no_grad():
         expected = found()
@@ -248,32 +223,37 @@ def test_step_to_a_non_finite_cost_is_rejected():
         assert found.argmin.item() == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("minimizer", [exhaustive, descend, shrink])
-def test_cost_that_is_not_a_number_is_refused(minimizer):
-    with pytest.raises(ValueError, match="^cost: expected numbers, found nan in 1 of 4 values"):
-        minimizer(lambda z: z.log().sum(-1), torch.tensor([[[-1.0], [1.0]], [[2.0], [3.0]]]))
+def square(z):
+    return z.square().sum(-1)
 
 
 @pytest.mark.parametrize("minimizer, argument", [(exhaustive, "candidates"), (descend, "start"), (shrink, "start")])
-@pytest.mark.parametrize("shape", [(3, 0, 2), (3, 2)])
-def test_shape_without_a_candidate_is_refused(minimizer, argument, shape):
-    with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[B, ., N\].* found \[3, "):
-        minimizer(lambda z: z.square().sum(-1), torch.zeros(shape))
+def test_cost_or_shape_without_a_minimum_is_named(minimizer, argument):
+    with pytest.raises(ValueError, match="^cost: expected numbers, found nan in 1 of 4 values"):
+        minimizer(lambda z: z.log().sum(-1), torch.tensor([[[-1.0], [1.0]], [[2.0], [3.0]]]))
+    for shape in ((3, 0, 2), (3, 2)):  # without a candidate
+        with pytest.raises(ValueError, match=rf"^{argument}: expected shape \[B, ., N\].* found \[3, "):
+            minimizer(square, torch.zeros(shape))
 
 
-@pytest.mark.parametrize("minimizer", [descend, shrink])
-def test_negative_steps_are_refused(minimizer):
-    with pytest.raises(ValueError, match="^steps: expected at least 0, found -1"):
-        minimizer(double_well, torch.zeros(1, 1, 1), -1)
+ONE = torch.zeros(1, 1, 1)
 
 
-@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
-def test_constants_of_fista_are_checked(wrong):
-    with pytest.raises(ValueError, match="^lipschitz: expected a number above 0"):
-        fista(double_well, l1(1.0), torch.zeros(1, 1, 1), lipschitz=wrong)
-    if wrong != 0:
-        with pytest.raises(ValueError, match="^alpha: expected a number of at least 0"):
-            l1(wrong)
+@pytest.mark.parametrize(
+    ("call", "values", "message"),
+    [
+        (lambda wrong: shrink(square, ONE, wrong), [-1], "steps: expected at least 0"),
+        (lambda wrong: descend(square, ONE, wrong), [-1], "steps: expected at least 0"),
+        (lambda wrong: fista(square, l1(1.0), ONE, 3, wrong), [0.0, -1.0, math.nan], "lipschitz: expected a number"),
+        (lambda wrong: fista(square, l1(1.0), ONE, 3, 1.0, wrong), [-1e-9, math.nan], "tolerance: expected a number"),
+        (lambda wrong: gradient(square, ONE, 3, 0.1, wrong), [-1e-9, math.nan], "tolerance: expected a number of"),
+        (l1, [-1.0, math.nan], "alpha: expected a number of at least 0"),
+    ],
+)  # fmt: skip
+def test_constant_that_no_minimizer_has_is_named(call, values, message):
+    for wrong in values:
+        with pytest.raises(ValueError, match=f"^{message}.*, found {wrong}"):
+            call(wrong)
 
 
 TOLERANT = [  # the same minimizers with a tolerance
@@ -287,16 +267,6 @@ def bowl(problems, seed=0):
     """Return a convex quadratic cost of three numbers and where it is least, both [B, ...]."""
     decoder, y = normal(8, 3, seed=seed), normal(problems, 8, seed=seed + 1)
     return lambda z: energy(y, z @ decoder.T), torch.linalg.solve(decoder.T @ decoder, decoder.T @ y.T).T
-
-
-@PROPERTY
-@given(SEEDS)
-@tolerant
-def test_tolerance_stops_early_at_the_closed_form(minimizer, seed):
-    cost, exact = bowl(5, seed)
-    found = minimizer(cost, normal(5, 2, 3, seed=seed + 2), 5000, 1e-13)
-    torch.testing.assert_close(found.value, cost(exact.unsqueeze(1)).squeeze(1), rtol=1e-6, atol=1e-8)
-    assert len(found.trace) < 1500 and torch.equal(found.trace[-1], found.value)
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-8])
@@ -353,23 +323,6 @@ def test_tolerance_that_is_not_met_changes_nothing_but_warns(minimizer, steps):
 
 
 @tolerant
-def test_one_slow_problem_keeps_the_others_going(minimizer):
-    def cost(z):  # the first problem is ten times as long in one direction as in the other
-        return (torch.tensor([[1.0, 1e-2], [1.0, 1.0]]).double().unsqueeze(1) * z.square()).sum(-1)
-
-    start = torch.tensor([[[0.1, 3.0]], [[0.1, 0.1]]]).double()
-    together, alone = minimizer(cost, start, 3000, 1e-12), minimizer(lambda z: cost(z)[1:], start[1:], 3000, 1e-12)
-    assert len(alone.trace) < len(together.trace) < 3001 and together.value.max() < 1e-6
-
-
-@tolerant
 def test_cost_that_stays_infinite_ends_the_search(minimizer):
     found = minimizer(lambda z: (0 * z).sum(-1) + math.inf, torch.ones(2, 1, 1).double(), 50, 1e-6)
     assert found.value.isinf().all() and len(found.trace) < 50
-
-
-@pytest.mark.parametrize("wrong", [-1e-9, math.nan])
-@tolerant
-def test_tolerance_below_zero_is_refused(minimizer, wrong):
-    with pytest.raises(ValueError, match=f"^tolerance: expected a number of at least 0, found {wrong}"):
-        minimizer(double_well, torch.zeros(1, 1, 1), 3, wrong)

@@ -14,7 +14,6 @@ from jepa.latents.continuous import LowDimensional
 from jepa.latents.finite import Discrete
 from jepa.minimize import gradient, multistart
 from jepa.model import JEPA
-from jepa.runs.config import configure
 
 
 def counted(act):
@@ -64,7 +63,7 @@ class Line(nn.Module):
 
     def forward(self, s, a, z):
         """Return s̃ [B, K, 2]."""
-        return s.unsqueeze(1) + z @ self.q
+        return s + z @ self.q
 
 
 class Proposal(nn.Module):
@@ -85,15 +84,13 @@ class Proposal(nn.Module):
 LAYER, STEP = 2 * 4, 2 * 2  # operations of the network and of one prediction from z
 
 
-def subject(inference, latent=None, count=80):
+def subject(network, latent=None, count=80):
     """Return a subject whose targets lie on the line, and where on it they do, [N]."""
     x, z = torch.randn(count, 2, generator=generator()), torch.randn(count, 1, generator=generator(1))
     predictor, latent = Line(), latent or LowDimensional(1, starts=64)
     y = x + z @ predictor.q.detach()
-    model = JEPA(nn.Identity(), nn.Identity(), predictor, latent, None, inference)
-    config = configure({"latent": {"name": "discrete" if latent.codes is not None else "low_dimensional", "size": 1}})
-    held_out = HeldOut(x, y, {"z": z})
-    return Subject(config, model, None, held_out, 1.0, generator()), z[:, 0]
+    model = JEPA(nn.Identity(), nn.Identity(), predictor, latent.amortize(network))
+    return Subject(model, None, HeldOut(x, y, {}), x[:, :0], 1.0, None, None), z[:, 0]
 
 
 def mismatched(of):
@@ -127,16 +124,18 @@ def test_speedup_is_that_over_the_cheapest_descent_that_comes_as_close():
     for starts, restarts in POINTS:
         for steps in STEPS:
             points = model.latent.points[:starts]
-            found = multistart(model.cost(of.s, of.a), points, restarts, steps, model.latent.rate).value
+            found = multistart(model.D(of.s.s_x, of.a, of.s.s_y), points, restarts, steps, model.latent.rate).value
             if float(found.mean()) <= close:
                 possible.append(4 * starts / 64 + 8 * restarts * (steps + 1))
     assert spent[1] == pytest.approx(min(possible) / (LAYER + STEP))
 
 
 def test_network_is_asked_for_where_it_is_compared():
-    with pytest.raises(ValueError, match="^measure.names: expected a network that infers z for 'amortization', found"):
+    with pytest.raises(ValueError, match="^measure: expected a network that infers z for 'amortization', found none"):
         amortization(subject(None)[0])
-    with pytest.raises(ValueError, match="^measure.names: expected a latent found by gradient descent .*'discrete'"):
+    with pytest.raises(
+        ValueError, match="^measure: expected a latent found by gradient descent for .*, found Discrete"
+    ):
         amortization(subject(Proposal(1.0), Discrete(1))[0])
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,7 +16,7 @@ WORLDS = {"places": Plane(), "cloud": CLOUD, "bent": BENT}
 
 
 def drawn(world, count=4000, seed=0):
-    return world.sample(count, torch.Generator().manual_seed(seed))
+    return world.sample(count, generator(seed))
 
 
 def from_integers(world, count=4000, seed=0):
@@ -54,7 +55,7 @@ def test_formula_coordinate_by_coordinate(world):
 
 @pytest.mark.parametrize("curvature", [-2.0, 0.0, 0.7])
 def test_shear_is_invertible_and_leaves_volumes_alone(curvature):
-    v = 2 * torch.randn(30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    v = 2 * torch.randn(30, 5, generator=generator(), dtype=torch.float64)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda row: bend(row, curvature)))(v)
     torch.testing.assert_close(torch.linalg.det(jacobian), torch.ones(30).double())
     found, back = bend(v, curvature), []
@@ -102,17 +103,6 @@ def test_targets_are_where_each_mode_goes_without_an_offset():
     assert torch.pdist(BENT.targets(x)[0]).min() > 0.5
 
 
-def test_targets_are_the_means_of_what_each_mode_makes():
-    world = Plane(dimension=2, modes=3, spread=0.5)
-    x = torch.tensor([[0.4, -0.9]]).expand(60_000, 2)
-    made = drawn(world, 60_000)
-    pairs = world.render(x, made.factors["mode"][:, 0], made.factors["offset"])
-    for mode in range(3):
-        y = pairs.y[made.factors["mode"][:, 0] == mode]
-        error = 0.5 / np.sqrt(3 * len(y))
-        torch.testing.assert_close(y.mean(0), world.targets(x[:1])[0, mode], rtol=0, atol=4 * error)
-
-
 @pytest.mark.parametrize("name", ["x", "mode", "offset"])
 def test_every_factor_shows_in_y_and_only_the_predictable_one_in_x(name):
     before, redrawn = drawn(BENT, 50), drawn(BENT, 50, seed=1).factors
@@ -121,13 +111,6 @@ def test_every_factor_shows_in_y_and_only_the_predictable_one_in_x(name):
     after = BENT.render(factors["x"], factors["mode"][:, 0], factors["offset"])
     assert torch.equal((after.y != before.y).any(1), moved.any(1))
     assert torch.equal(after.x, before.x) == (BENT.factor_labels[name] != "predictable")
-
-
-def test_same_generator_same_pairs():
-    assert torch.equal(drawn(BENT, 9).y, drawn(BENT, 9).y)
-    assert not torch.equal(drawn(BENT, 9).y, drawn(BENT, 9, seed=1).y)
-    assert torch.equal(from_integers(BENT, 9)["y"], from_integers(BENT, 9)["y"])
-    assert drawn(BENT, 9).a.shape == (9, BENT.widths[1])
 
 
 @pytest.mark.parametrize("wrong, argument", [
@@ -143,8 +126,6 @@ def test_numbers_that_describe_no_world_are_refused(wrong, argument):
         Plane(**wrong)
 
 
-def test_pairs_that_cannot_be_drawn_or_stored_are_refused():
-    with pytest.raises(ValueError, match="^count: expected at least 1, found 0"):
-        drawn(Plane(), 0)
+def test_pairs_that_cannot_be_stored_are_refused():
     with pytest.raises(ValueError, match="^plane: expected coordinates within 8.00, found larger ones"):
         Plane(radius=12.0).integers(100, np.random.RandomState(0))

@@ -47,28 +47,10 @@ def test_precision_is_the_noise_of_the_reading():
     np.testing.assert_allclose(found, expected, atol=0.005)
 
 
-def test_planted_linear_factor_is_read_in_full():
-    scores = ridge_probe(*planted(noise=0.0))
-    assert scores.shape == (3,)
-    assert (scores > 1 - 1e-9).all()
-
-
 def test_noise_is_not_read_and_overfitting_does_not_help():
     s, t = normal(4000, 20, seed=0), normal(4000, 2, seed=1)
     assert ridge_probe(s[:2000], t[:2000], s[2000:], t[2000:]).abs().max() < 0.03
     assert ridge_probe(s[:22], t[:22], s[2000:], t[2000:]).max() < -0.5
-
-
-@pytest.mark.parametrize("precision, lost", [(0.0, False), (0.1, True)])
-def test_shrinking_loses_what_falls_below_the_precision(precision, lost):
-    s, t = normal(3000, 5, seed=0), normal(3000, 1, seed=1)
-    s[:, :1] = t
-    scores = [
-        ridge_probe(c * s[:1500], t[:1500], c * s[1500:], t[1500:], precision=precision).item() for c in (1, 0.1, 1e-6)
-    ]
-    # A feature of standard deviation c, read with noise of standard deviation p, explains c² / (c² + p²).
-    expected = [c**2 / (c**2 + precision**2) for c in (1, 0.1, 1e-6)] if lost else [1, 1, 1]
-    assert scores == pytest.approx(expected, abs=0.03)
 
 
 def test_standard_probe_is_blind_to_offset_and_unit_of_every_feature():
@@ -93,12 +75,6 @@ def test_constant_representation_predicts_the_mean():
     found = ridge_probe(torch.full_like(train_t[:, :1], 0.1), train_t, torch.full_like(test_t[:, :1], 0.2), test_t)
     mean = train_t.mean(dim=0).expand_as(test_t)
     np.testing.assert_allclose(found, r2_score(test_t, mean, multioutput="raw_values"), atol=1e-12)
-
-
-def test_factors_are_scored_one_by_one():
-    train_s, train_t, test_s, test_t = planted()
-    alone = [ridge_probe(train_s, train_t[:, [f]], test_s, test_t[:, [f]]) for f in range(3)]
-    torch.testing.assert_close(ridge_probe(*planted()), torch.cat(alone), rtol=0, atol=1e-12)
 
 
 def test_constant_factor_has_no_score():
@@ -145,13 +121,6 @@ def test_non_linear_probe_reads_what_a_linear_one_cannot():
     assert linear > 0.999 and product > 0.9 and noise < 0.05
     linear, product, noise = ridge_probe(train_s, train_t, test_s, test_t).tolist()
     assert linear > 0.999 and product < 0.05 and noise < 0.05
-
-
-def test_noise_is_about_nothing_and_linear_factors_are_read_in_full():
-    s, t = normal(3000, 4, seed=0), normal(3000, 4, seed=1)
-    t[:, :2] = s[:, :2] - 3 * s[:, 2:]
-    scores = Probe(s[:2500], t[:2500], features=64).r2(s[2500:], t[2500:])
-    assert (scores[:2] > 0.999).all() and (scores[2:].abs() < 0.06).all()
 
 
 def test_non_linear_probe_is_ridge_regression_on_its_layer():
@@ -227,11 +196,8 @@ def test_constant_feature_is_no_obstacle_to_the_non_linear_probe(value):
 
 @pytest.mark.parametrize("change, argument", [
     ({"s": torch.zeros(60)}, "s: expected a matrix"),
-    ({"s": torch.zeros(60, 0)}, "s: expected a matrix"),
     ({"s": torch.full((60, 4), math.nan)}, "s: expected finite numbers"),
     ({"t": torch.zeros(59, 3)}, "t: expected 60 samples as in the representations, found 59"),
-    ({"t": torch.full((60, 3), math.inf)}, "t: expected finite numbers"),
-    ({"penalty": 0.0}, "penalty: expected a number above 0, found 0.0"),
     ({"penalty": math.nan}, "penalty: expected a number above 0, found nan"),
 ])  # fmt: skip
 def test_bad_input_of_the_non_linear_probe_is_named(change, argument):

@@ -18,10 +18,12 @@ from jepa.evaluate.subject import Row, Subject, paths, refused
 from jepa.measures.collapse import auroc, contrast, diagnostics, effective_rank
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
+from jepa.worlds.base import Branching
+from jepa.worlds.clips import Clips
 from jepa.worlds.pairs import NEAR
 
 
-def collapse(subject: Subject) -> list[Row]:
+def collapse(subject: Subject[Branching]) -> list[Row]:
     """Return contrast, AUROC and effective rank, and the AUROC of an oracle, the energy on true states.
 
     Mismatched are pairs of one clip's x with the next one's y, those left out that would be plausible;
@@ -47,7 +49,7 @@ def collapse(subject: Subject) -> list[Row]:
     ]
 
 
-def factors(subject: Subject) -> list[Row]:
+def factors(subject: Subject[Clips]) -> list[Row]:
     """Return what a probe reads from the code of y: R² of every factor, of the car's path, of texture and branch."""
     world, held_out = subject.world, subject.held_out
     s, known = code(subject.model, subject.s), code(subject.model, subject.s_probe)
@@ -66,7 +68,7 @@ def factors(subject: Subject) -> list[Row]:
     return [*rows, Row("branch_probe_accuracy", float(right.double().mean()), len(right))]
 
 
-def context(subject: Subject) -> list[Row]:
+def context(subject: Subject[Clips]) -> list[Row]:
     """Return what a probe reads from s_x: R² of the predictable factors, and of texture, which no y needs."""
     world, truth = subject.world, subject.held_out.factors
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]
@@ -79,7 +81,7 @@ def context(subject: Subject) -> list[Row]:
     return [Row("context_probe_r2", float(known.mean())), Row("context_texture_r2", float(unneeded.mean()))]
 
 
-def branches(subject: Subject) -> list[Row]:
+def branches(subject: Subject[Branching]) -> list[Row]:
     """Return how often the code of least energy names the branch, each code standing for one branch at most.
 
     Raises: ValueError for a latent without codes, or a world with a single branch.
@@ -92,7 +94,7 @@ def branches(subject: Subject) -> list[Row]:
     return [Row("branch_accuracy", float(hits) / len(branch), len(branch))]
 
 
-def predictions(subject: Subject) -> list[Row]:
+def predictions(subject: Subject[Branching]) -> list[Row]:
     """Return how well the decoded predictions follow the futures: errors are root mean squares over frames.
 
     `decoded_error`: of the best of the predicted set against what happened; `future_error`: of the worst of the set,
@@ -113,7 +115,7 @@ def predictions(subject: Subject) -> list[Row]:
     return [*rows, Row("future_separation", float(apart.mean()))]
 
 
-def invariance(subject: Subject) -> list[Row]:
+def invariance(subject: Subject[Clips]) -> list[Row]:
     """Return how often new trees and new noise change F by less than moving the car by one unit raises it.
 
     The car is moved in a random direction in all frames of y; trees and noise stay.
@@ -153,14 +155,14 @@ def halved(frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def decoded(subject: Subject, s_x: Tensor) -> Tensor:
+def decoded(subject: Subject[Branching], s_x: Tensor) -> Tensor:
     """Return the paths [B, K, T, 2] that a probe, trained on s_y, reads from the predictions of all K codes."""
     predicted = subject.model.step(s_x.unsqueeze(1), s_x.new_zeros(1, 1, 0), _codes(subject).unsqueeze(0))
     read = subject.path_probe(predicted)
     return read.unflatten(-1, (subject.world.frames, 2))
 
 
-def _targets(world, known: dict[str, Tensor]) -> dict[str, Tensor]:
+def _targets(world: Clips, known: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return what a probe is asked for: every predictable factor, texture and path of y, the branch one-hot."""
     asked = {name: known[name] for name, label in world.factor_labels.items() if label == "predictable"}
     asked |= {"texture": known["texture_y"], "position": paths(world, known)}

@@ -14,6 +14,7 @@ from jepa.measures import landscape
 from jepa.measures.collapse import effective_rank
 from jepa.measures.probes import ridge_probe
 from jepa.model import JEPA
+from jepa.worlds.plane import Plane
 
 
 def free_energy(model: JEPA, x: Tensor | None) -> landscape.FreeEnergy:
@@ -31,7 +32,7 @@ def free_energy(model: JEPA, x: Tensor | None) -> landscape.FreeEnergy:
     return at
 
 
-def area(subject: Subject, contexts: int = 4, grid: int = 96, epsilon: float = 0.01) -> list[Row]:
+def area(subject: Subject[Plane], contexts: int = 4, grid: int = 96, epsilon: float = 0.01) -> list[Row]:
     """Return the fraction of a two-dimensional box where F is low, and the fraction of true pairs whose F is low.
 
     Args: contexts: x whose energy landscape is looked at; grid: points per axis; epsilon: F is low below this fraction
@@ -48,7 +49,7 @@ def area(subject: Subject, contexts: int = 4, grid: int = 96, epsilon: float = 0
     ]
 
 
-def codes(subject: Subject, contexts: int = 4, grid: int = 96) -> list[Row]:
+def codes(subject: Subject[Plane], contexts: int = 4, grid: int = 96) -> list[Row]:
     """Return minima of F per code, the fraction of modes that some prediction meets, and that of codes in use.
 
     A mode is met if a prediction lies within the half-width of the unpredictable part of its center; a code is in use
@@ -76,7 +77,9 @@ def codes(subject: Subject, contexts: int = 4, grid: int = 96) -> list[Row]:
     ]
 
 
-def volume(subject: Subject, contexts: int = 4, chains: int = 128, moves: int = 12, epsilon: float = 0.01) -> list[Row]:
+def volume(
+    subject: Subject[Plane], contexts: int = 4, chains: int = 128, moves: int = 12, epsilon: float = 0.01
+) -> list[Row]:
     """Return the logarithm of the fraction of the box where F is low, averaged over contexts.
 
     Args: contexts, epsilon: as for `area`; chains: walkers; moves: of each walker per level.
@@ -86,7 +89,7 @@ def volume(subject: Subject, contexts: int = 4, chains: int = 128, moves: int = 
 
 
 def codimension(
-    subject: Subject,
+    subject: Subject[Plane],
     contexts: int = 4,
     chains: int = 128,
     moves: int = 12,
@@ -113,12 +116,12 @@ def information(subject: Subject) -> list[Row]:
     return [Row("probe_r2", float(scores.mean())), Row("effective_rank", effective_rank(s))]
 
 
-def _contexts(subject: Subject, count: int) -> list[Tensor | None]:
+def _contexts(subject: Subject[Plane], count: int) -> list[Tensor | None]:
     """Return the contexts whose landscapes are looked at, [1, D] each; an auto-encoder has one landscape and none."""
     return [None] if subject.of_target else list(subject.held_out.x[:count].unsqueeze(1))
 
 
-def _log_volumes(subject: Subject, epsilons: Sequence[float], contexts: int, walk: landscape.Walk) -> Tensor:
+def _log_volumes(subject: Subject[Plane], epsilons: Sequence[float], contexts: int, walk: landscape.Walk) -> Tensor:
     """Return log volumes [contexts, thresholds] in the box that holds every target."""
     box = landscape.Box(*subject.world.box())
     thresholds, generator = [epsilon * subject.reference for epsilon in epsilons], subject.stream("volume")

@@ -21,6 +21,7 @@ from jepa.evaluate.inference import operations, prediction_operations
 from jepa.evaluate.subject import Row, Subject, refused
 from jepa.measures.collapse import HEALTHY_CONTRAST, contrast, effective_rank
 from jepa.model import JEPA, Representations
+from jepa.worlds.base import Branching
 from jepa.worlds.pairs import NEAR
 
 LINES = 64  # contexts in which F is compared with parabolas
@@ -35,7 +36,7 @@ class Modes(NamedTuple):
     branch: Tensor  # [N] which future came true
 
 
-def modes(subject: Subject) -> list[Row]:
+def modes(subject: Subject[Branching]) -> list[Row]:
     """Return mode recall, the share of cases in which the right mode's latent has the lowest energy, and the barrier.
 
     `mode_recall`: share of futures m that the predictions at ž_m meet, read by a probe; `right_mode_lowest`: of pairs
@@ -89,7 +90,7 @@ def latents(subject: Subject) -> list[Row]:
     return rows if math.isinf(rate) else [*rows, Row("bits_spent", rate)]
 
 
-def entries(subject: Subject) -> list[Row]:
+def entries(subject: Subject[Branching]) -> list[Row]:
     """Return how many values of a finite latent each future takes: exp(entropy of their use) / M, all futures alike.
 
     Raises: ValueError for a latent without codes.
@@ -146,7 +147,7 @@ def information(a: Tensor, b: Tensor, size: int) -> float:
 
 
 @torch.no_grad()
-def _modes(subject: Subject) -> Modes:
+def _modes(subject: Subject[Branching]) -> Modes:
     """Return what the latent makes of every future of the first held-out contexts."""
     model, alternatives = subject.model, subject.alternatives  # [N, M, D]
     count, size = alternatives.shape[:2]

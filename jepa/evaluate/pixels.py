@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,13 @@ from jepa.objectives.pairs import PairObjective
 from jepa.predictors import MLP
 from jepa.sampling import pool
 from jepa.train import fit
+from jepa.worlds.clips import Clips
 
 STEPS = 200  # of a decoder's training
 DECODER = (80,)  # hidden widths, as in the generative model it is compared with
 
 
-def pixels(subject: Subject, steps: int = STEPS) -> list[Row]:
+def pixels(subject: Subject[Clips], steps: int = STEPS) -> list[Row]:
     """Return the error of decoded predictions per pixel, and what a probe reads from the decoded frames: R².
 
     Args: steps: of the decoder's training.
@@ -46,7 +48,7 @@ def best(model: JEPA, s: Representations) -> Tensor:
     return model.step(s.s_x.unsqueeze(1), a.unsqueeze(1), z).squeeze(1)
 
 
-def decoder(subject: Subject, steps: int = STEPS):
+def decoder(subject: Subject[Clips], steps: int = STEPS) -> Callable[[Tensor], Tensor]:
     """Return the map from predictions [B, D] to frames [B, T, S, S]; a generative model's predictions are frames.
 
     It learns to draw y from s̃_y at ž by the one optimizer loop, as a generative model whose context is s̃_y.

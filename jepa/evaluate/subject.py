@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -27,6 +27,8 @@ from jepa.train import Train
 from jepa.worlds.base import Branching, World
 from jepa.worlds.pairs import NEAR, Pairs, mismatched
 
+AWorld = TypeVar("AWorld", bound=World)
+
 
 class Row(NamedTuple):
     """One number measured."""
@@ -40,11 +42,11 @@ Measure = Callable[["Subject"], list[Row]]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A trained model with what it is measured on."""
+class Subject(Generic[AWorld]):
+    """A trained model with what it is measured on; a measure says which kind of world it needs."""
 
     model: JEPA
-    world: World | Branching
+    world: AWorld
     held_out: HeldOut
     a: Tensor  # [N, A] actions of the held-out pairs
     reference: float  # E0, in units of the energy
@@ -144,4 +146,5 @@ def reference_of(model: JEPA, held_out: HeldOut) -> float:
 
 def refused(measure: str, expected: str, found: Any) -> ValueError:
     """Return the error of a measure that does not fit a model."""
-    return ValueError(f"measure: expected {expected} for {measure!r}, found {type(found).__name__}")
+    kind = "none" if found is None else type(found).__name__
+    return ValueError(f"measure: expected {expected} for {measure!r}, found {kind}")

@@ -7,9 +7,10 @@ from torch import Generator, Tensor
 
 from jepa.encoded import encode
 from jepa.evaluate.subject import Subject
+from jepa.worlds.clips import Clips
 
 
-def across(subject: Subject, clip: int, turns: Tensor) -> tuple[Tensor, Tensor]:
+def across(subject: Subject[Clips], clip: int, turns: Tensor) -> tuple[Tensor, Tensor]:
     """Return the energies E(x, y, z) [L, K] of every code where the car of a held-out clip takes other ways.
 
     Args: clip: number in the held-out set; turns: [L] where the car heads behind the fork, in units of the fork angle:
@@ -20,7 +21,7 @@ def across(subject: Subject, clip: int, turns: Tensor) -> tuple[Tensor, Tensor]:
     return _energies(subject, clip, y), y
 
 
-def lowest_across(subject: Subject, clip: int, turns: Tensor) -> Tensor:
+def lowest_across(subject: Subject[Clips], clip: int, turns: Tensor) -> Tensor:
     """Return the free energy F(x, y) [L] where the car of a held-out clip takes other ways. Args: as for `across`."""
     with torch.no_grad():
         s_y = encode(subject.model.target_encoder, _drives(subject, clip, turns))
@@ -28,7 +29,7 @@ def lowest_across(subject: Subject, clip: int, turns: Tensor) -> Tensor:
     return subject.model.minimum(s_x, s_x[:, :0], s_y).value
 
 
-def along_textures(subject: Subject, clip: int, shares: Tensor, seed: int = 0) -> Tensor:
+def along_textures(subject: Subject[Clips], clip: int, shares: Tensor, seed: int = 0) -> Tensor:
     """Return the energies E(x, y, z) [L, K] where the trees of a held-out clip turn into other ones.
 
     Args: shares: [L] of the other trees, 0 to 1; seed: of the other trees.
@@ -53,19 +54,19 @@ def between(subject: Subject, clip: int, pair: tuple[int, int], shares: Tensor) 
         return _all_energies(subject, s_x, line)
 
 
-def _drives(subject: Subject, clip: int, turns: Tensor) -> Tensor:
+def _drives(subject: Subject[Clips], clip: int, turns: Tensor) -> Tensor:
     """Return clips y [L, T, S, S] in which the car takes other ways, all with the same trees and noise."""
     noise = subject.world.draw_noise(1, Generator().manual_seed(clip))
     return subject.world.render(_repeated(subject, clip, len(turns)), noise, turn=turns.unsqueeze(1)).y
 
 
-def _repeated(subject: Subject, clip: int, count: int) -> dict[str, Tensor]:
+def _repeated(subject: Subject[Clips], clip: int, count: int) -> dict[str, Tensor]:
     """Return the factors of one held-out clip, `count` times."""
     factors = subject.held_out.factors
     return {name: factors[name][clip : clip + 1].repeat(count, 1) for name in subject.world.factor_labels}
 
 
-def _energies(subject: Subject, clip: int, y: Tensor) -> Tensor:
+def _energies(subject: Subject[Clips], clip: int, y: Tensor) -> Tensor:
     """Return the energies [L, K] of clips y [L, T, S, S] after one held-out x."""
     with torch.no_grad():
         return _all_energies(subject, subject.s.s_x[clip : clip + 1], encode(subject.model.target_encoder, y))

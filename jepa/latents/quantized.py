@@ -85,10 +85,13 @@ class VectorQuantized(Finite):
         summed = torch.zeros_like(self.sums).index_add_(0, nearest, proposal / even)
         self.counts.lerp_(taken, 1 - self.decay)
         self.sums.lerp_(summed, 1 - self.decay)
-        dead = (self.counts < self.revive).nonzero()[:, 0]
-        if len(dead):
-            far = (proposal - self.codes[nearest]).square().sum(-1).topk(len(dead)).indices
-            self.counts[dead], self.sums[dead] = 1.0, proposal[far]
+        dead = self.counts < self.revive
+        count = int(dead.sum()) if dead.device.type == "cpu" else size  # an accelerator would have to be waited for
+        if count:
+            far = (proposal - self.codes[nearest]).square().sum(-1).topk(count).indices
+            moved = proposal[far[(dead.cumsum(0) - 1).clamp(min=0)]]  # the first dead code to the farthest one
+            self.counts.masked_fill_(dead, 1.0)
+            self.sums.copy_(torch.where(dead.unsqueeze(-1), moved, self.sums))
         used = (self.counts > 1e-6).unsqueeze(-1)  # a code that fades away stays where it is
         self.codes.copy_(torch.where(used, self.sums / self.counts.unsqueeze(-1), self.codes))
 
@@ -133,7 +136,8 @@ class FiniteScalar(Finite):
         if not self.rate_weight:
             return
         index = self._cheapest(proposal.tanh())
-        taken = torch.bincount(index, minlength=len(self.codes)).to(self.counts) * (len(self.codes) / len(index))
+        count = torch.zeros_like(self.counts).index_add_(0, index, torch.ones_like(index, dtype=self.counts.dtype))
+        taken = count * (len(self.codes) / len(index))
         self.counts.lerp_(taken, 1 - self.decay)
 
     @torch.no_grad()

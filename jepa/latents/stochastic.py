@@ -34,7 +34,7 @@ class Draws(nn.Module):
         if not self.training:
             return self.fixed.expand(*shape[:-1], *self.fixed.shape)
         drawn = torch.randn(*shape[:-1], 1, shape[-1], generator=self.generator, device="cpu")
-        return drawn.to(self.fixed)
+        return drawn.to(self.fixed, non_blocking=True)  # an accelerator is not waited for
 
     def get_extra_state(self) -> Tensor:
         """Return the generator's state."""
@@ -122,7 +122,7 @@ class Dropped(Quadratic):
             return z.unsqueeze(-2)
         prior = self.draws(z.shape) / math.sqrt(2 * self.alpha)
         drawn = torch.rand(*z.shape[:-1], 1, 1, generator=self.draws.generator, device="cpu")
-        return torch.where(drawn.to(z) >= self.probability, z.unsqueeze(-2), prior)
+        return torch.where(drawn.to(z, non_blocking=True) >= self.probability, z.unsqueeze(-2), prior)
 
 
 class Gaussian(Latent):

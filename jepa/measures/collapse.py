@@ -62,13 +62,13 @@ def diagnostics(
         representations of the targets; reference: E0; rank, r2: effective rank of what is kept of y, and what a probe
         reads from it, if they are known.
     """
-    now = max(or_nan(reference_energy, s), EPSILON)
+    now = or_nan(reference_energy, s)
     return Diagnostics(
         contrast=or_nan(contrast, true, mismatched, reference),
         probe_r2=r2,
         effective_rank=rank,
         auroc=or_nan(auroc, true, mismatched),
-        mismatched_energy_ratio=float(mismatched.median()) / now,
+        mismatched_energy_ratio=float(mismatched.median()) / max(now, EPSILON),
         spread=now / reference if reference else math.nan,
     )
 

@@ -80,12 +80,12 @@ class PairObjective(nn.Module):
         Args: progress: of the training, from 0 to 1, for what is annealed.
         Returns: the total with the terms `total`, `energy`, `variance` and `covariance`; variance and covariance are
             not computed and read 0 where their weight is 0, and of an encoder whose factor is 0 they hold nothing.
-        Raises: ValueError for a batch that is none of pairs in the model's precision, or of one, where a variance has
-            no meaning.
+        Raises: ValueError for a batch without pairs in the model's precision, or of one, where a variance has no
+            meaning.
         """
         weights = self.weights
         energy_weight, beta = weights.annealed(progress)
-        checked(batch, _precision(model))
+        checked(batch, precision(model))
         s = Representations(batch.x, batch.y) if self.encoded else model.encode(batch.x, batch.y)
         energy = model.free_energy(s.s_x, batch.a, s.s_y, beta, learn=True).mean()
         spread, decorrelation = self._criteria(s, energy)
@@ -106,6 +106,6 @@ class PairObjective(nn.Module):
         return spread, decorrelation
 
 
-def _precision(model: nn.Module) -> torch.dtype:
+def precision(model: nn.Module) -> torch.dtype:
     """Return the type of a model's weights; the default where it has none."""
     return next((weight.dtype for weight in model.parameters()), torch.get_default_dtype())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ from jepa.monitor import Monitor
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.pairs import PairObjective
 from jepa.predictors import PREDICTORS
-from jepa.runs.config import Config, Part, checked, unknown
-from jepa.runs.kinds import check_options, make
+from jepa.runs.config import Config
+from jepa.runs.kinds import Part, check_options, checked, make, unknown
 from jepa.sampling import draw
 from jepa.streams import generator_for, number
 from jepa.worlds import WORLDS
@@ -80,7 +80,7 @@ def amortized(config: Config, latent: Latent, encoder: nn.Module, target_encoder
         if options:
             raise unknown("inference: option of 'minimize'", next(iter(options)), ())
         return latent
-    refine = options.pop("refine", 0)
+    refine = checked(0, options.pop("refine", 0), None, "inference.refine")
     target = target_encoder.inputs if isinstance(target_encoder, Identity) else target_encoder.outputs
     widths = {"context": encoder.outputs, "target": target, "outputs": latent.inferred_width}
     network = make("inference", Part(config.inference.name, options), NETWORKS | {"minimize": ""}, **widths)
@@ -105,7 +105,8 @@ def measures(config: Config) -> list[Measure]:
     Raises: ValueError for a measure, an option, or an option of the measuring latent that does not exist, or a number
         of a measure that is not above 0, as all of them are.
     """
-    _measuring_latent(config)
+    if config.at_measurement:
+        _measuring_latent(config)
     found = []
     for part in config.measure:
         if part.name not in MEASURES:
@@ -133,7 +134,7 @@ def subject(
         held_out=held_out,
         a=actions(config, held_out.factors),
         reference=reference,
-        stream=streams(config, seed),
+        stream=streams(config, seed, {"probe pairs"} if encoded else ()),
         sample=of.sample,
         samples=config.evaluation.samples,
         probe=config.evaluation.probe,
@@ -143,12 +144,13 @@ def subject(
     )
 
 
-def streams(config: Config, seed: int) -> Callable[[str], Generator]:
-    """Return the generators of a run's purposes; with `streams: seed` one that all measures share."""
-    if config.streams == "seed":
-        shared = Generator().manual_seed(seed)
-        return lambda purpose: shared
-    return lambda purpose: generator_for(config.streams, seed, purpose)
+def streams(config: Config, seed: int, apart: Container[str] = ()) -> Callable[[str], Generator]:
+    """Return the generators of a run's purposes; with `streams: seed` one that all measures share.
+
+    Args: apart: purposes that share none, such as pairs that were drawn before, to be encoded, and are drawn again.
+    """
+    shared = Generator().manual_seed(seed) if config.streams == "seed" else None
+    return lambda of: generator_for(config.streams, seed, of) if shared is None or of in apart else shared
 
 
 def source(config: Config, world: World) -> Sample:

@@ -11,37 +11,17 @@ options of that kind; `jepa.runs.build` checks them against the kind's own signa
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 
 from jepa.evaluate import MEASURES
 from jepa.objectives.pairs import Weights
+from jepa.runs.kinds import Part, checked, unknown
 from jepa.train import Train
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part chosen by name, with the options of that kind."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Part:
-        """Return the part of a flat mapping with `name` among its options. Raises: ValueError if there is no name."""
-        if "name" not in settings:
-            raise ValueError(f"part: expected a mapping with 'name', found {dict(settings)}")
-        return cls(settings["name"], {key: value for key, value in settings.items() if key != "name"})
-
-    def flat(self) -> dict[str, Any]:
-        """Return the flat mapping that `of` reads."""
-        return {"name": self.name, **self.options}
 
 
 def _at_least(section: str, settings: Any, **least: int) -> None:
@@ -182,14 +162,6 @@ def to_dict(config: Any, deciding: bool = False) -> dict[str, Any]:
     return tree
 
 
-def unknown(what: str, found: str, known: Any) -> ValueError:
-    """Return the error for a name that does not exist: what it is, the nearest match and 99 known names at most."""
-    known = sorted(map(str, known))
-    close = difflib.get_close_matches(str(found), known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return ValueError(f"{what}: expected one of {', '.join(known[:99]) or 'none'}, found {found!r}{hint}")
-
-
 def _replace(config: Any, diff: Mapping[str, Any], prefix: str) -> Any:
     """Return a dataclass with the entries of `diff` replaced, recursively."""
     types, changes = get_type_hints(type(config)), {}
@@ -235,16 +207,3 @@ def _measures(old: tuple[Part, ...], value: Any) -> tuple[Part, ...]:
         if not isinstance(options, Mapping):
             raise ValueError(f"measure.{name}: expected a mapping of options, found {options!r}")
     return tuple(Part(part.name, {**part.options, **value.get(part.name, {})}) for part in old)
-
-
-def checked(old: Any, value: Any, hint: Any, name: str) -> Any:
-    """Return `value` as the type of the default it replaces; an integer may stand for a float, nothing else."""
-    if isinstance(old, tuple) and isinstance(value, list | tuple):
-        return tuple(checked(kind(), item, None, name) for item in value for kind in get_args(hint)[:1]) or tuple(value)
-    if isinstance(old, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isnan(value):
-            raise ValueError(f"{name}: expected a number, found nan")
-        return float(value)
-    if type(value) is not type(old):
-        raise ValueError(f"{name}: expected {type(old).__name__}, found {value!r}")
-    return value

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Container, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
-from jepa.runs.config import Part, checked, unknown
+
+@dataclass(frozen=True)
+class Part:
+    """A part chosen by name, with the options of that kind."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Part:
+        """Return the part of a flat mapping with `name` among its options. Raises: ValueError if there is no name."""
+        if "name" not in settings:
+            raise ValueError(f"part: expected a mapping with 'name', found {dict(settings)}")
+        return cls(settings["name"], {key: value for key, value in settings.items() if key != "name"})
+
+    def flat(self) -> dict[str, Any]:
+        """Return the flat mapping that `of` reads."""
+        return {"name": self.name, **self.options}
 
 
 def make(what: str, part: Part, kinds: Mapping[str, Any], **given: Any) -> Any:
@@ -38,3 +58,24 @@ def check_options(what: str, part: Part, kind: Callable, given: Container[str]) 
             raise unknown(f"{what}: option of {part.name!r}", option, known)
         if known[option] not in (None, inspect.Parameter.empty):
             checked(known[option], value, None, f"{what}.{option}")  # raises for a value of another type
+
+
+def checked(old: Any, value: Any, hint: Any, name: str) -> Any:
+    """Return `value` as the type of the default it replaces; an integer may stand for a float, nothing else."""
+    if isinstance(old, tuple) and isinstance(value, list | tuple):
+        return tuple(checked(kind(), item, None, name) for item in value for kind in get_args(hint)[:1]) or tuple(value)
+    if isinstance(old, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isnan(value):
+            raise ValueError(f"{name}: expected a number, found nan")
+        return float(value)
+    if type(value) is not type(old):
+        raise ValueError(f"{name}: expected {type(old).__name__}, found {value!r}")
+    return value
+
+
+def unknown(what: str, found: str, known: Any) -> ValueError:
+    """Return the error for a name that does not exist: what it is, the nearest match and 99 known names at most."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(found), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return ValueError(f"{what}: expected one of {', '.join(known[:99]) or 'none'}, found {found!r}{hint}")

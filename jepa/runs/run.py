@@ -58,18 +58,19 @@ def run(task: Task, store: Path, stop: Stop | None = None) -> Run:
     Raises: ValueError as training, measuring or the data do, with the run's name and seed in front.
     """
     with _named(task):
-        record = _record(task, store)
+        folder = store / training_key(task)
+        record = folder / f"measured-{measuring_key(task)}.json"
         if not record.is_file():
-            _train_and_measure(task, store, record, stop)
+            _train_and_measure(task, store, folder, record, stop)
         result = _read(record)
-    rows, folder = [Row(*row) for row in result["rows"]], _folder(task, store)
+    rows = [Row(*row) for row in result["rows"]]
     return Run(task, rows, result["curve"], folder, result["diagnostics"], result["warnings"])
 
 
 def stored(task: Task, store: Path) -> Run | None:
     """Return the run if its record is in the store, else None. Raises: as `run`."""
     with _named(task):
-        recorded = _record(task, store).is_file()
+        recorded = (store / training_key(task) / f"measured-{measuring_key(task)}.json").is_file()
     return run(task, store) if recorded else None
 
 
@@ -78,15 +79,16 @@ def train_run(task: Task, store: Path, stop: Stop | None = None) -> Path:
 
     Raises: as `run`.
     """
-    if not is_trained(task, store):
+    folder = store / training_key(task)
+    if not _is_trained(folder):
         with _named(task):
-            _train_and_measure(task, store, None, stop)
-    return _folder(task, store)
+            _train_and_measure(task, store, folder, None, stop)
+    return folder
 
 
 def is_trained(task: Task, store: Path) -> bool:
     """Return whether the store has the weights of a run that is trained to its end."""
-    return all((_folder(task, store) / name).is_file() for name in (TRAINED, CHECKPOINT))
+    return _is_trained(store / training_key(task))
 
 
 def load_model(run: Run) -> JEPA:
@@ -103,12 +105,17 @@ def load_parts(task: Task, folder: Path) -> Parts:
     return of
 
 
-def _train_and_measure(task: Task, store: Path, record: Path | None, stop: Stop | None) -> None:
+def _is_trained(folder: Path) -> bool:
+    """Return whether a folder has the weights of a run that is trained to its end."""
+    return all((folder / name).is_file() for name in (TRAINED, CHECKPOINT))
+
+
+def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | None, stop: Stop | None) -> None:
     """Build everything once, train from the last checkpoint, and say so; measure and write the record, if one is asked.
 
     The record is written last of all and whole.
     """
-    config, folder = task.config, _folder(task, store)
+    config = task.config
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, {"world": config.world.flat()}, config.evaluation.pairs)
     of = build.parts(config, task.seed, encoded="encoder" in task.parents)
@@ -117,7 +124,7 @@ def _train_and_measure(task: Task, store: Path, record: Path | None, stop: Stop 
     parents = {role: load_parts(parent, train_run(parent, store)) for role, parent in task.parents.items()}
     encoded = None
     if "encoder" in parents:
-        encoded = encoded_by(task, parents["encoder"].model, held_out, _folder(task.parents["encoder"], store))
+        encoded = encoded_by(task, parents["encoder"].model, held_out, store / training_key(task.parents["encoder"]))
     curve, found = _fit(task, of, parents, encoded, folder / CHECKPOINT, stop)
     (folder / TRAINED).touch()
     if record is None:
@@ -221,13 +228,3 @@ def _read(record: Path) -> dict[str, Any]:
         return json.loads(record.read_text())
     except ValueError as error:
         raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
-
-
-def _record(task: Task, store: Path) -> Path:
-    """Return where what was measured on a run is kept."""
-    return _folder(task, store) / f"measured-{measuring_key(task)}.json"
-
-
-def _folder(task: Task, store: Path) -> Path:
-    """Return where a run is kept."""
-    return store / training_key(task)

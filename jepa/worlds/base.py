@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
-from jepa.worlds.pairs import Pairs
+from jepa.batches import Pairs
 
 Width = int | tuple[int, int, int]  # a width D, or C, H, W of pixels
 
@@ -15,7 +15,9 @@ Width = int | tuple[int, int, int]  # a width D, or C, H, W of pixels
 class World(Protocol):
     """A source of pairs whose factors are known. Everything in a pair is on the generator's device."""
 
-    factor_labels: dict[str, str]  # name of a factor -> predictable, unpredictable or irrelevant
+    @property
+    def factor_labels(self) -> dict[str, str]:
+        """Name of a factor -> predictable, unpredictable or irrelevant."""
 
     @property
     def widths(self) -> tuple[Width, int, Width]:
@@ -29,7 +31,9 @@ class World(Protocol):
 class Branching(World, Protocol):
     """A world of things that move along paths, where what comes after x may go one of several ways."""
 
-    frames: int  # T, of x and again of y
+    @property
+    def frames(self) -> int:
+        """T, of x and again of y."""
 
     @property
     def branches(self) -> int:

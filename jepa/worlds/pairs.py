@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from jepa.data import Pairs
+from jepa.batches import Pairs
+from jepa.worlds.base import Branching
 
 __all__ = ["NEAR", "Pairs", "joined", "mismatched"]
 NEAR = 1.0  # a prediction meets a future, and a pair is plausible, up to that distance, in a world's units of length
 
 
-def mismatched(world: Any, factors: dict[str, Tensor]) -> Tensor:
+def mismatched(world: Branching, factors: dict[str, Tensor]) -> Tensor:
     """Return the energy on true states [B] of every pair's x with the y of the next pair, of the first for the last.
 
     Up to NEAR² such a pair is plausible, and no model can tell it from a true one.
