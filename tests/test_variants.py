@@ -145,7 +145,8 @@ def test_levels_and_links_hold_for_each_of_several_sets(folder):
             assert child.config.latent.options == {"size": level}
             assert (child.config.train.rate, child.config.train.steps) == (0.5 if level == 1 else 0.25, 7)
             assert child.parents == dict.fromkeys(link.get("parents", ()), f"{prefix}_parent")
-        assert {v.config.train.rate for v in read(folder, {"train.rate": 0.1}).values()} == {0.1}
+        over = read(folder, {"train.rate": 0.3}, {"train.rate": 0.1})  # the last of them over that of a level
+        assert {variant.config.train.rate for variant in over.values()} == {0.1}
 
 
 def test_variants_for_several_sets_may_all_be_built_on_one(folder):
