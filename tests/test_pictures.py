@@ -110,18 +110,12 @@ def test_curves_have_a_line_for_each_world_and_follow_one_training_by_the_next()
     assert [panel.get_ylabel() for panel in axes[:, 0]] == list(criteria.DIAGNOSTICS.values())
     contrast = [line.get_ydata() for line in axes[0, 0].lines if len(line.get_xdata()) > 2]
     assert min(values.min() for values in contrast) >= criteria.LEAST and axes[0, 0].get_yscale() == "log"
-    (legend,) = [panel.get_legend() for panel in axes.flat if panel.get_legend()]
-    assert [text.get_text() for text in legend.get_texts()] == list(WORLDS)
-
-
-def test_levels_of_the_rule_are_drawn():
-    figure = criteria.curves(monitored(), PAIRS, WORLDS)
-    axes = np.array(figure.axes).reshape(len(criteria.DIAGNOSTICS), len(PAIRS))
-    for row, name in enumerate(criteria.DIAGNOSTICS):
+    for row, name in enumerate(criteria.DIAGNOSTICS):  # the levels of the rule
         expected = [level[name] for level in (criteria.COLLAPSED, criteria.HEALTHY) if name in level]
         for panel in axes[row]:
-            found = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == ":"]
-            assert found == expected
+            assert [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == ":"] == expected
+    (legend,) = [panel.get_legend() for panel in axes.flat if panel.get_legend()]
+    assert [text.get_text() for text in legend.get_texts()] == list(WORLDS)
 
 
 def test_chart_has_a_point_for_every_run():

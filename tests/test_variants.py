@@ -57,11 +57,6 @@ def test_child_has_the_settings_of_its_parent_and_its_own_on_top(folder):
     assert child.config.train.steps == 7 and child.config.train.rate == 0.25 and parent.config.train.rate == 0.5
 
 
-def test_diffs_are_laid_over_parent_and_child_alike(folder):
-    variants = read(folder, {"train.rate": 0.1, "train.steps": 3}, {"train.steps": 4})
-    assert {(v.config.train.rate, v.config.train.steps) for v in variants.values()} == {(0.1, 4)}
-
-
 def test_untrained_variant_stays_untrained(folder):
     write(folder / "child.yaml", {**CHILD, "config": {"train.steps": 0}})
     variants = read(folder, {"train": {"steps": 3, "rate": 0.1}})
@@ -150,7 +145,8 @@ def test_levels_and_links_hold_for_each_of_several_sets(folder):
             assert child.config.latent.options == {"size": level}
             assert (child.config.train.rate, child.config.train.steps) == (0.5 if level == 1 else 0.25, 7)
             assert child.parents == dict.fromkeys(link.get("parents", ()), f"{prefix}_parent")
-        assert {v.config.train.rate for v in read(folder, {"train.rate": 0.1}).values()} == {0.1}
+        over = read(folder, {"train.rate": 0.3}, {"train.rate": 0.1})  # the last of them over that of a level
+        assert {variant.config.train.rate for variant in over.values()} == {0.1}
 
 
 def test_variants_for_several_sets_may_all_be_built_on_one(folder):
@@ -163,66 +159,50 @@ def test_variants_for_several_sets_may_all_be_built_on_one(folder):
     assert found == ["parent", "two_parent"]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"only": {"tow": {}}}, "parent.yaml: only: expected one of one, two, found 'tow'; did you mean 'two'"),
-        ({"data": {"one": "plane/oen"}}, "parent.yaml: data: expected one of plane/one, plane/two, found 'plane/oen'"),
-        ({"data": {"two": "plane/two"}}, "child.yaml: encoder: expected one of .*two_parent, found 'parent'; did you"),
-        ({"only": {"two": {"train.stesp": 1}}}, "[a-z]+.yaml: setting 'train.stesp'.*did you mean 'steps'"),
-    ],
-    ids=str,
-)
-def test_mistakes_with_several_sets_are_named_with_the_file(folder, change, message):
-    write(folder / "parent.yaml", {**PARENT, "data": SEVERAL, **change})
-    write(folder / "child.yaml", {**CHILD, "data": SEVERAL})
-    with pytest.raises(ValueError, match=f"^{message}"):
-        read(folder)
+IN_CHILD = [  # the child's file with this change, and what is said
+    ({"parents": {"encoder": "parnt"}}, "encoder: expected one of parent, found 'parnt'; did you mean"),
+    ({"parents": {"start": "child"}}, "start: expected one of parent, found 'child'"),
+    ({"parents": {"encodr": "parent"}}, "parents: expected one of encoder, start, found 'encodr'; did you mean"),
+    (
+        {"parents": {"encoder": "parent", "start": "parent"}},
+        "parents: expected a role with its variant, found {",
+    ),
+    ({"parents": "parent"}, "parents: expected a role with its variant, found 'parent'"),
+    ({"base": "parent"}, "base, parents: expected one of them, found 2"),
+    ({"config": {"train.stesp": 1}}, "setting 'train.stesp'.*did you mean 'steps'"),
+    ({"config": [1]}, "settings: expected a mapping"),
+    ({"levels": {1: {}, 2: {"tren.steps": 1}}}, "setting 'tren'.*'train'"),
+    ({"parent": {}}, "key 'parent': .*did you mean 'parents'"),
+    ({"data": "plane/thre"}, "data: expected one of plane/one, plane/two, found"),
+    ({"only": {"one": {}}}, "only: expected one of none, found 'one'"),
+    ({"data": SEVERAL, "only": {"tow": {}}}, "only: expected one of one, two, found 'tow'; did you mean 'two'"),
+    ({"data": SEVERAL, "only": {"two": {"train.stesp": 1}}}, "setting 'train.stesp'.*did you mean 'steps'"),
+    ({"data": {"one": "plane/oen"}}, "data: expected one of plane/one, plane/two, found 'plane/oen'"),
+]
+TO_OTHER = {**PARENT, "parents": {"start": "child"}}
+IN_OTHERS = [
+    (
+        {"parent": TO_OTHER},
+        "(child.yaml: encoder: expected one of none|parent.yaml: start: expected one of none)",
+    ),
+    ({"parent": {**PARENT, "base": "other"}, "other": TO_OTHER}, "[a-z]+.yaml: (base|start|encoder): expected one of "),
+    ({"parent": {**PARENT, "levels": {1: {}}}}, "child.yaml: encoder: expected one of none, found 'parent'"),
+    ({"other": {**PARENT, "base": "parnt"}}, "other.yaml: base: expected one of child, parent, found 'parnt'; did"),
+    (
+        {"parent": {**PARENT, "data": {"two": "plane/two"}}},
+        "child.yaml: encoder: .*two_parent, found 'parent'; did",
+    ),
+]
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
-    [
-        (
-            {"child": {"parents": {"encoder": "parnt"}}},
-            "child.yaml: encoder: expected one of parent, found 'parnt'; did",
-        ),
-        ({"child": {"parents": {"start": "child"}}}, "child.yaml: start: expected one of parent, found 'child'"),
-        (
-            {"parent": {"parents": {"start": "child"}}},
-            "child.yaml: encoder: expected one of none, found 'parent'|parent.yaml: start: expected .*, found 'child'",
-        ),
-        (
-            {"parent": {"base": "other"}, "other": {**PARENT, "parents": {"start": "child"}}},
-            "[a-z]+.yaml: (base|start|encoder): expected one of ",
-        ),
-        (
-            {"parent": {"levels": {1: {"latent": "none"}}}, "other": PARENT},
-            "child.yaml: encoder: expected one of other, found 'parent'",
-        ),
-        (
-            {"child": {"parents": {"encodr": "parent"}}},
-            "child.yaml: parents: expected one of encoder, start, found 'enc",
-        ),
-        ({"child": {"parents": {"encoder": "parent", "start": "parent"}}}, "child.yaml: parents: expected a role with"),
-        ({"child": {"parents": "parent"}}, "child.yaml: parents: expected a role with its variant, found 'parent'"),
-        ({"child": {"base": "parent"}}, "child.yaml: base, parents: expected one of them, found 2"),
-        (
-            {"other": {**PARENT, "base": "parnt"}},
-            "other.yaml: base: expected one of child, parent, found 'parnt'; did you",
-        ),
-        ({"parent": {"only": {"one": {}}}}, "parent.yaml: only: expected one of none, found 'one'"),
-        ({"child": {"config": {"train.stesp": 1}}}, "child.yaml: setting 'train.stesp'.*did you mean 'steps'"),
-        ({"child": {"config": [1]}}, "child.yaml: settings: expected a mapping"),
-        ({"other": {**PARENT, "levels": {1: {}, 2: {"tren.steps": 1}}}}, "other.yaml: setting 'tren'.*'train'"),
-        ({"child": {"parent": {}}}, "child.yaml: key 'parent': .*did you mean 'parents'"),
-        ({"parent": {"data": "plane/thre"}}, "parent.yaml: data: expected one of plane/one, plane/two, found"),
-    ],
+    [*(({"child": {**CHILD, **change}}, f"child.yaml: {message}") for change, message in IN_CHILD), *IN_OTHERS],
     ids=str,
 )
 def test_mistakes_are_named_with_the_file(folder, files, message):
-    for name, change in files.items():
-        write(folder / f"{name}.yaml", {**{"parent": PARENT, "child": CHILD}.get(name, {}), **change})
+    for name, text in files.items():
+        write(folder / f"{name}.yaml", text)
     with pytest.raises(ValueError, match=f"^{message}"):
         read(folder)
 
