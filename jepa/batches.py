@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 Batch = TypeVar("Batch")  # Pairs, Trajectories, or anything with the fields of one of them
+Source = Callable[[int, Generator], Any]  # (count, generator) -> a batch on the generator's device
 PAIRS = {"x": "[B, …]", "a": "[B, A]", "y": "[B, …]"}
 TRAJECTORIES = {"frames": "[B, T+1, …]", "a": "[B, T, A]", "static": "[B, …]"}
 

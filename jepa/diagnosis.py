@@ -38,8 +38,7 @@ def diagnose(found: Diagnostics, objective: PairObjective, model: JEPA) -> str |
     """
     r2, spread, silent = found.probe_r2, found.spread, found.silent
     shown = f"contrast {found.contrast:z.3f}, probe R² {r2:z.2f}"
-    fixed = objective.encoded or is_fixed(model.target_encoder)
-    if silent and not fixed and found.uninformative:
+    if silent and not cannot_collapse(objective, model) and found.uninformative:
         return f"{shown}, s_y at {spread:z.3f} of its first spread; {_uninformative(objective, model)}"
     if silent and found.flat and model.latent.bits:
         ratio = found.mismatched_energy_ratio
@@ -48,8 +47,13 @@ def diagnose(found: Diagnostics, objective: PairObjective, model: JEPA) -> str |
     return f"{shown}, AUROC {found.auroc:.2f}; {UNPREDICTABLE}" if chance and objective.weights.energy == 0 else None
 
 
-def is_fixed(encoder: nn.Module) -> bool:
-    """Return whether an encoder has nothing to learn, so that it cannot collapse."""
+def cannot_collapse(objective: PairObjective, model: JEPA) -> bool:
+    """Return whether s_y has nothing to learn."""
+    return objective.encoded or _is_fixed(model.target_encoder)
+
+
+def _is_fixed(encoder: nn.Module) -> bool:
+    """Return whether an encoder has nothing to learn."""
     return isinstance(encoder, Identity | nn.Identity)
 
 
@@ -61,7 +65,7 @@ def _uninformative(objective: PairObjective, model: JEPA) -> str:
     if model.encoder is model.target_encoder:  # one representation, which either of the two keeps informative
         missing = [] if weighted and any(factors.values()) else ["x", "y"]
     else:
-        fixed = {"x": is_fixed(model.encoder), "y": is_fixed(model.target_encoder)}
+        fixed = {"x": _is_fixed(model.encoder), "y": _is_fixed(model.target_encoder)}
         missing = [side for side, factor in factors.items() if not fixed[side] and not (weighted and factor)]
     if not missing:
         return "no criterion is missing: try a larger loss.variance beside loss.energy, or a lower train.rate"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
+from jepa.batches import Source
 from jepa.data import HeldOut
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
@@ -44,7 +44,7 @@ def representations(model: JEPA, pairs: HeldOut | Pairs) -> Representations:
 
 def encoded(
     model: JEPA,
-    sample: Callable[[int, Generator], Pairs],
+    sample: Source,
     counts: tuple[int, int],
     generators: tuple[Generator, Generator],
     held_out: HeldOut,

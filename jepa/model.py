@@ -94,6 +94,13 @@ class JEPA(nn.Module):
 
         return at
 
+    def E(self, s_x: Tensor, a: Tensor, s_y: Tensor) -> Cost:
+        """Return E = D + R as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10).
+
+        Args: as for `D`.
+        """
+        return self.latent.energy(self.D(s_x, a, s_y))
+
     def minimum(self, s_x: Tensor, a: Tensor, s_y: Tensor) -> Minimum:
         """Return ž, F and the trace of the inference, without gradient (LeCun 2022, equations 11 and 12).
 
@@ -111,7 +118,7 @@ class JEPA(nn.Module):
     def energy(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor | None = None) -> Tensor:
         """Return E(x, y, z) [B, K] of candidates z [B or 1, K, Z] (LeCun 2022, equation 10)."""
         s_x, s_y = self.encode(x, y)
-        return self.latent.energy(self.D(s_x, _action(s_x, a), s_y))(z)
+        return self.E(s_x, _action(s_x, a), s_y)(z)
 
     @torch.no_grad()
     def infer(self, x: Tensor, y: Tensor, a: Tensor | None = None) -> Minimum:

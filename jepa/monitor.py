@@ -8,23 +8,22 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from jepa.batches import Pairs, checked
-from jepa.diagnosis import diagnose, is_fixed
+from jepa.batches import Pairs, Source, checked
+from jepa.diagnosis import cannot_collapse, diagnose
 from jepa.measures.collapse import Diagnostics, diagnostics, effective_rank, or_nan, reference_energy
 from jepa.measures.probes import Probe
 from jepa.model import JEPA, Representations
 from jepa.modes import undisturbed
 from jepa.objectives.pairs import PairObjective, precision
+from jepa.sampling import CHUNK
 
 PAIRS = 512  # that are drawn where none are given
 SEARCHED = 128  # of them, where every energy takes a search for z: an evaluation then costs no more than a few steps
-CHUNK = 256  # pairs that are drawn or encoded at a time
 READ, ASKED = 64, 16  # most numbers of s_y that are read and of y that are asked for; of more, random projections
 FEATURES, PENALTY = 64, 3e-2  # of the probe: few samples, so a narrower layer and a higher penalty than in measuring
 
@@ -70,7 +69,7 @@ class Monitor:
         with undisturbed(model):
             s_y = self._encode(model).s_y
         self.reference = or_nan(reference_energy, s_y)
-        self._read_once = self._read(s_y) if self._fixed(model) else None  # what need not be read again
+        self._read_once = self._read(s_y) if cannot_collapse(objective, model) else None  # what need not be read again
 
     def __call__(self, step: int, model: JEPA) -> None:
         """Where an evaluation is due after a step, keep it, and warn if it is the first to show a collapse.
@@ -115,10 +114,6 @@ class Monitor:
         parts = [model.encode(*part) for part in zip(x.split(CHUNK), y.split(CHUNK), strict=True)]
         return Representations(*(torch.cat(side) for side in zip(*parts, strict=True)))
 
-    def _fixed(self, model: JEPA) -> bool:
-        """Return whether s_y has nothing to learn, so that it cannot collapse."""
-        return self._objective.encoded or is_fixed(model.target_encoder)
-
     def _read(self, s: Tensor) -> tuple[float, float]:
         """Return what a probe reads from representations [N, D], a mean R², and their effective rank."""
         s = _narrow(s, READ).cpu()
@@ -134,7 +129,7 @@ class Monitor:
 def drawn(
     model: JEPA,
     objective: PairObjective,
-    sample: Callable[[int, Generator], Any],
+    sample: Source,
     steps: int,
     times: int = 4,
     portion: int = CHUNK,

@@ -15,10 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import IterableDataset, default_collate
 
-from jepa.batches import Batch
+from jepa.batches import Batch, Source
 from jepa.data import Pairs, Stored, Trajectories, checked
-
-Source = Callable[[int, Generator], Pairs | Trajectories]  # the count -> a batch on the generator's device
 
 
 def pairs(stored: Stored) -> Source:

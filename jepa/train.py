@@ -16,13 +16,13 @@ from typing import Any
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from jepa.batches import Source
 from jepa.checkpoints import fitting, load, restore, save
 from jepa.modes import training_mode
 from jepa.objectives.base import Loss, Objective
 from jepa.streams import forked, global_generator, global_states, set_global_states
 
 LOGGED = 100  # points of a training curve
-Source = Callable[[int, Generator], Any]  # (count, generator) -> a batch
 Callback = Callable[[int, nn.Module], None]  # (finished steps, model)
 
 

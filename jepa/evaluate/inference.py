@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from jepa.evaluate.subject import Row, Subject, refused
-from jepa.minimize import Cost, Minimum, multistart, refined
+from jepa.minimize import Minimum, multistart, refined
 from jepa.model import JEPA, Representations
 
 TIMED = 64  # pairs on which operations are counted
@@ -58,7 +58,7 @@ def amortization(subject: Subject) -> list[Row]:
     s, a = subject.s.first(PAIRS), subject.a[:PAIRS]
     descents = [descent for points in POINTS for descent in _descents(model, s, a, points)]
     proposal = model.latent.constrain(model.latent.network(*s))[0].detach()
-    first, last = (refined(_energy(model, s, a), proposal, steps).value for steps in (0, 2 * STEPS[-1]))
+    first, last = (refined(model.E(s.s_x, a, s.s_y), proposal, steps).value for steps in (0, 2 * STEPS[-1]))
     least = torch.stack([last, *(found for found, _ in descents)]).amin(0).mean()
     wrong = Representations(s.s_x, s.s_y.roll(-1, 0))
     scale = float(_descent(model, wrong, a, WIDE).value.median() - least)
@@ -66,7 +66,7 @@ def amortization(subject: Subject) -> list[Row]:
     gap = float(first.mean() - least) / scale
     spent = [operations for (_, operations), found in zip(descents, gaps, strict=True) if found <= gap]
     few = s.first(TIMED)
-    own = _counted(lambda: refined(_energy(model, few, a[:TIMED]), model.latent.network(*few)))
+    own = _counted(lambda: refined(model.E(few.s_x, a[:TIMED], few.s_y), model.latent.network(*few)))
     dearest = max(operations for _, operations in descents)
     return [Row("gap", gap), Row("speedup", min(spent, default=dearest) / own)]
 
@@ -84,7 +84,7 @@ def _descents(model: JEPA, s: Representations, a: Tensor, points: tuple[int, int
 def _descent(model: JEPA, s: Representations, a: Tensor, points: tuple[int, int], steps: int = STEPS[-1]) -> Minimum:
     """Return the end of gradient descent from the best so many of so many of the latent's fixed starts."""
     (starts, restarts), latent = points, model.latent
-    return multistart(_energy(model, s, a), latent.points[:starts], restarts, steps, latent.rate)
+    return multistart(model.E(s.s_x, a, s.s_y), latent.points[:starts], restarts, steps, latent.rate)
 
 
 def operations(model: JEPA, s: Representations, a: Tensor) -> float:
@@ -97,11 +97,6 @@ def prediction_operations(model: JEPA, s: Representations, a: Tensor) -> float:
     z = s.s_x.new_zeros(1, 1, model.latent.width)
     with torch.no_grad():
         return _counted(lambda: model.step(s.s_x[:TIMED].unsqueeze(1), a[:TIMED].unsqueeze(1), z))
-
-
-def _energy(model: JEPA, s: Representations, a: Tensor) -> Cost:
-    """Return the energy of pairs as a function of z."""
-    return model.latent.energy(model.D(s.s_x, a, s.s_y))
 
 
 def _counted(act: Callable[[], object]) -> float:

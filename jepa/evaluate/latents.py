@@ -52,8 +52,7 @@ def modes(subject: Subject[Branching]) -> list[Row]:
     truth = subject.world.futures(_first(subject.held_out.factors, count))  # [N, M, T, 2]
     met = path_gap(read, truth.unsqueeze(2)).square().mean(2).sqrt() <= NEAR
     with torch.no_grad():
-        D = model.D(found.s.s_x, subject.a[:count], found.s.s_y)
-        energies = model.latent.energy(D)(found.z)  # [N, M]
+        energies = model.E(found.s.s_x, subject.a[:count], found.s.s_y)(found.z)  # [N, M]
     named = energies.argmin(1)
     value = subject.inferred.value
     flat = contrast(value, subject.mismatched_energy, subject.mean_squared_distance) < HEALTHY_CONTRAST

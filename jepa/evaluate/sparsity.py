@@ -60,11 +60,11 @@ def unrolled(subject: Subject) -> list[Row]:
     model, latent = subject.model, _parts(subject)[1]
     if model.latent.network is None:
         raise refused("unrolled", "a network that infers z", None)
-    D = model.D(subject.s.s_x, subject.a, subject.s.s_y)
+    E = model.E(subject.s.s_x, subject.a, subject.s.s_y)
     with torch.no_grad():
-        proposed = float(latent.energy(D)(latent.network(*subject.s).unsqueeze(1)).mean())
+        proposed = float(E(latent.network(*subject.s).unsqueeze(1)).mean())
     start = latent.zero.expand(len(subject.s.s_y), -1, -1)
-    E = latent.energy(D)  # less R below it is D with the rounding of `Sparse.minimize`
+    # E less R is D with the rounding of `Sparse.minimize`
     found = fista(lambda z: E(z) - latent.regularize(z), l1(latent.alpha), start, STEPS, latent.lipschitz)
     trace = found.trace.double().mean(1)
     gaps, gap = trace / trace[-1] - 1, proposed / float(trace[-1]) - 1

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor
 
+from jepa.batches import Source
 from jepa.data import HeldOut
 from jepa.encoded import Encoded, alternatives, representations
 from jepa.measures.collapse import EPSILON, reference_energy
@@ -51,7 +52,7 @@ class Subject(Generic[AWorld]):
     a: Tensor  # [N, A] actions of the held-out pairs
     reference: float  # E0, in units of the energy
     stream: Callable[[str], Generator]  # the generator of a purpose
-    sample: Callable[[int, Generator], Pairs]  # pairs of the kind the model was trained on
+    sample: Source  # pairs of the kind the model was trained on
     samples: int = 4096  # of them, for probes and decoders to learn from
     probe: int = 512  # random features of the probe of paths and factors
     of_target: bool = False  # whether the context is the target itself, as for an auto-encoder
@@ -114,9 +115,9 @@ class Subject(Generic[AWorld]):
             kept[self.probe] = Probe(self.s_probe.s_y, paths(self.world, self.probe_factors), self.probe)
         return kept[self.probe]
 
-    def minimum(self, s: Representations, rows: slice = slice(None)) -> Minimum:
-        """Return ž and F of representations, with the actions of the held-out pairs in `rows`."""
-        return self.model.minimum(s.s_x, self.a[rows], s.s_y)
+    def minimum(self, s: Representations) -> Minimum:
+        """Return ž and F of representations of the held-out pairs, with their actions."""
+        return self.model.minimum(s.s_x, self.a, s.s_y)
 
 
 def paths(world: Branching, factors: dict[str, Tensor]) -> Tensor:

@@ -74,5 +74,4 @@ def _energies(subject: Subject[Clips], clip: int, y: Tensor) -> Tensor:
 
 def _all_energies(subject: Subject, s_x: Tensor, s_y: Tensor) -> Tensor:
     """Return the energies [L, K] of targets s_y [L, D] behind one context s_x [1, D_x] under every code."""
-    latent = subject.model.latent
-    return latent.energy(subject.model.D(s_x, s_x.new_zeros(1, 0), s_y))(latent.codes.unsqueeze(0))
+    return subject.model.E(s_x, s_x.new_zeros(1, 0), s_y)(subject.model.latent.codes.unsqueeze(0))

@@ -14,30 +14,45 @@ from jepa.latents.base import Latent
 from jepa.minimize import Cost, Minimum, multistart
 
 
-class Quadratic(Latent):
-    """What latents z ∈ R^d with R(z) = α ‖z‖² have in common: their density, and where a descent begins."""
+class Descended(Latent):
+    """What latents found by gradient descent have in common: fixed points, the best of which begin it."""
 
-    def __init__(self, size: int, alpha: float, starts: int, restarts: int, steps: int, rate: float) -> None:
-        """Args: size: d; alpha: weight of ‖z‖² in units of energy; starts: fixed points among which the best
-        `restarts` begin gradient descent; steps, rate: of the descent (`jepa.minimize.gradient`).
+    def __init__(self, size: int, starts: int, restarts: int, steps: int, rate: float) -> None:
+        """Args: size: d, numbers that a predictor is given; starts: fixed points [P, d] among which the best `restarts`
+        begin; steps, rate: of the descent (`jepa.minimize.gradient`).
 
-        Raises: ValueError for size < 1, alpha < 0, or more restarts than starts.
+        Raises: ValueError for size < 1, or more restarts than starts.
         """
         super().__init__()
         if size < 1:
             raise ValueError(f"size: expected at least 1 dimension, found {size} (for no latent use 'none')")
-        if not alpha >= 0:
-            raise ValueError(f"alpha: expected a number of at least 0, found {alpha}")
         if not 1 <= restarts <= starts:
             raise ValueError(f"restarts: expected 1 to starts = {starts}, found {restarts}")
-        self.width, self.alpha = size, alpha
-        self.restarts, self.steps, self.rate = restarts, steps, rate
+        self.width, self.restarts, self.steps, self.rate = size, restarts, steps, rate
         self.register_buffer("points", sobol_normal(starts, size), persistent=False)
 
     @property
     def bits(self) -> float:
         """Infinity: a real number holds any amount."""
         return math.inf
+
+    def minimize(self, D: Cost) -> Minimum:
+        """Return the end of gradient descent from the best of the fixed points."""
+        return multistart(self.energy(D), self.points, self.restarts, self.steps, self.rate)
+
+
+class Quadratic(Descended):
+    """What latents z ∈ R^d with R(z) = α ‖z‖² have in common: their density."""
+
+    def __init__(self, size: int, alpha: float, starts: int, restarts: int, steps: int, rate: float) -> None:
+        """Args: alpha: weight of ‖z‖² in units of energy; the others as for `Descended`.
+
+        Raises: ValueError as there, and for alpha < 0.
+        """
+        super().__init__(size, starts, restarts, steps, rate)
+        if not alpha >= 0:
+            raise ValueError(f"alpha: expected a number of at least 0, found {alpha}")
+        self.alpha = alpha
 
     def sample(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Return samples [*shape, d] of the normal density exp(−α ‖z‖²), variance 1 / (2 α).
@@ -52,10 +67,6 @@ class Quadratic(Latent):
     def regularize(self, z: Tensor) -> Tensor:
         """Return α ‖z‖² [...]."""
         return self.alpha * z.square().sum(-1)
-
-    def minimize(self, D: Cost) -> Minimum:
-        """Return the end of gradient descent from the best of the fixed starts."""
-        return multistart(self.energy(D), self.points, self.restarts, self.steps, self.rate)
 
 
 class LowDimensional(Quadratic):

@@ -12,9 +12,7 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa.latents.base import Latent
-from jepa.latents.continuous import Quadratic, sobol_normal
-from jepa.minimize import Cost, Minimum, multistart
+from jepa.latents.continuous import Descended, Quadratic, sobol_normal
 
 
 class Draws(nn.Module):
@@ -125,7 +123,7 @@ class Dropped(Quadratic):
         return torch.where(drawn.to(z, non_blocking=True) >= self.probability, z.unsqueeze(-2), prior)
 
 
-class Gaussian(Latent):
+class Gaussian(Descended):
     """z' ~ N(μ, σ²), inferred as z = (μ, log σ), with R = T · KL(N(μ, σ²) ‖ N(0, 1)) (Kingma & Welling 2014, B).
 
     R(μ, log σ) = T/2 Σ_i (μ_i² + σ_i² − 1 − 2 log σ_i)
@@ -146,28 +144,16 @@ class Gaussian(Latent):
 
         Raises: ValueError for size < 1, temperature ≤ 0, draws < 1, or more restarts than starts.
         """
-        super().__init__()
-        if size < 1:
-            raise ValueError(f"size: expected at least 1 dimension, found {size} (for no latent use 'none')")
+        super().__init__(size, starts, restarts, steps, rate)
         if not temperature > 0:
             raise ValueError(f"temperature: expected a number above 0, found {temperature}")
-        if not 1 <= restarts <= starts:
-            raise ValueError(f"restarts: expected 1 to starts = {starts}, found {restarts}")
-        self.width, self.temperature = size, temperature
-        self.restarts, self.steps, self.rate = restarts, steps, rate
-        self.draws = Draws(draws, size)
-        points = sobol_normal(starts, size)
-        self.register_buffer("points", torch.cat([points, torch.full_like(points, -1.0)], 1), persistent=False)
+        self.temperature, self.draws = temperature, Draws(draws, size)
+        self.points = torch.cat([self.points, torch.full_like(self.points, -1.0)], 1)  # μ and log σ
 
     @property
     def inferred_width(self) -> int:
         """2 d: μ and log σ."""
         return 2 * self.width
-
-    @property
-    def bits(self) -> float:
-        """Infinity: nothing bounds μ; what it costs is R."""
-        return math.inf
 
     def rate_bits(self, z: Tensor) -> float:
         """Return the mean KL divergence of (μ, log σ) [N, 2 d] in bits, never less than the information in z'."""
@@ -187,7 +173,3 @@ class Gaussian(Latent):
         """Return μ + σ ε [..., J, d]."""
         mean, log_deviation = z.unsqueeze(-2).chunk(2, -1)
         return mean + log_deviation.exp() * self.draws(mean.squeeze(-2).shape)
-
-    def minimize(self, D: Cost) -> Minimum:
-        """Return the end of gradient descent over (μ, log σ) from the best of the fixed starts."""
-        return multistart(self.energy(D), self.points, self.restarts, self.steps, self.rate)

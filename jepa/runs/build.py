@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from jepa.batches import Source
 from jepa.data import HeldOut
 from jepa.encoded import Encoded
 from jepa.encoders import ENCODERS, Identity
@@ -30,8 +31,6 @@ from jepa.worlds import WORLDS
 from jepa.worlds.base import Branching, World
 from jepa.worlds.pairs import NEAR, Pairs, mismatched
 
-Sample = Callable[[int, Generator], Pairs]
-
 
 class Parts(NamedTuple):
     """What a run is made of, on the CPU."""
@@ -39,7 +38,7 @@ class Parts(NamedTuple):
     world: World
     model: JEPA
     objective: PairObjective
-    sample: Sample  # of training pairs
+    sample: Source  # of training pairs
 
 
 def world(config: Config) -> World:
@@ -94,7 +93,7 @@ def as_measured(config: Config, model: JEPA) -> JEPA:
     own = model.latent
     latent = _measuring_latent(config)
     network = own.network if config.at_measurement.get("network", True) else None
-    latent.load_state_dict({name: value for name, value in own.state_dict().items() if "network." not in name}, False)
+    latent.load_state_dict(own.state_dict(), strict=False)  # it has no network yet
     latent.amortize(network, own.refine if network else 0)
     return JEPA(model.encoder, model.target_encoder, model.predictor, latent)
 
@@ -153,7 +152,7 @@ def streams(config: Config, seed: int, apart: Container[str] = ()) -> Callable[[
     return lambda of: generator_for(config.streams, seed, of) if shared is None or of in apart else shared
 
 
-def source(config: Config, world: World) -> Sample:
+def source(config: Config, world: World) -> Source:
     """Return the source of training pairs: the world's, with the predictor's action, or (y, y) for an auto-encoder.
 
     Raises: ValueError for a factor to condition on that the world does not have.

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from jepa.batches import Source
 from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import restore
 from jepa.data import load
@@ -58,20 +59,17 @@ def run(task: Task, store: Path, stop: Stop | None = None) -> Run:
     Raises: ValueError as training, measuring or the data do, with the run's name and seed in front.
     """
     with _named(task):
-        folder = store / training_key(task)
-        record = folder / f"measured-{measuring_key(task)}.json"
+        record = _record(task, store)
         if not record.is_file():
-            _train_and_measure(task, store, folder, record, stop)
-        result = _read(record)
-    rows = [Row(*row) for row in result["rows"]]
-    return Run(task, rows, result["curve"], folder, result["diagnostics"], result["warnings"])
+            _train_and_measure(task, store, record.parent, record, stop)
+        return _read(task, record)
 
 
 def stored(task: Task, store: Path) -> Run | None:
     """Return the run if its record is in the store, else None. Raises: as `run`."""
     with _named(task):
-        recorded = (store / training_key(task) / f"measured-{measuring_key(task)}.json").is_file()
-    return run(task, store) if recorded else None
+        record = _record(task, store)
+        return _read(task, record) if record.is_file() else None
 
 
 def train_run(task: Task, store: Path, stop: Stop | None = None) -> Path:
@@ -121,10 +119,11 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     of = build.parts(config, task.seed, encoded="encoder" in task.parents)
     with undisturbed(of.model):
         reference = reference_of(of.model, held_out)
-    parents = {role: load_parts(parent, train_run(parent, store)) for role, parent in task.parents.items()}
+    folders = {role: train_run(parent, store) for role, parent in task.parents.items()}
+    parents = {role: load_parts(task.parents[role], kept) for role, kept in folders.items()}
     encoded = None
     if "encoder" in parents:
-        encoded = encoded_by(task, parents["encoder"].model, held_out, store / training_key(task.parents["encoder"]))
+        encoded = encoded_by(task, parents["encoder"].model, held_out, folders["encoder"])
     curve, found = _fit(task, of, parents, encoded, folder / CHECKPOINT, stop)
     (folder / TRAINED).touch()
     if record is None:
@@ -178,7 +177,7 @@ def _fit(
     return curve, {"diagnostics": {"step": monitor.steps, **monitor.diagnostics}, "warnings": monitor.warnings}
 
 
-def _monitor(task: Task, of: Parts, sample: build.Sample) -> Any:
+def _monitor(task: Task, of: Parts, sample: Source) -> Any:
     """Return the monitor of an untrained model, if one is asked for; behind frozen encoders it sees their pool."""
     config = task.config
     if not config.monitor.times:
@@ -222,9 +221,16 @@ def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
         raise ValueError(f"{name}: {what} ({reason})") from error
 
 
-def _read(record: Path) -> dict[str, Any]:
-    """Return a record. Raises: ValueError if it is damaged."""
+def _record(task: Task, store: Path) -> Path:
+    """Return where what was measured on a run is kept, in the folder of the run."""
+    return store / training_key(task) / f"measured-{measuring_key(task)}.json"
+
+
+def _read(task: Task, record: Path) -> Run:
+    """Return the run of a record. Raises: ValueError if it is damaged."""
     try:
-        return json.loads(record.read_text())
+        found = json.loads(record.read_text())
     except ValueError as error:
         raise ValueError(f"{record}: expected a record of a run, found {error}; delete it to measure again") from error
+    rows = [Row(*row) for row in found["rows"]]
+    return Run(task, rows, found["curve"], record.parent, found["diagnostics"], found["warnings"])
