@@ -28,7 +28,8 @@ class Trajectories(NamedTuple):
 
     frames: Tensor  # [B, T+1, …] what is seen before, between and after the steps
     a: Tensor  # [B, T, A] action of each step, of width 0 where there is none
-    static: Tensor  # [B, …] what stays the same throughout, such as a map; [B, 0] where there is none
+    # [G, …] what stays the same throughout, such as a map, each of B/G trajectories in a row; [B, 0] if there is none
+    static: Tensor
     factors: dict[str, Tensor]  # name -> [B, F] or [B, T+1, F] ground truth, for measuring only
 
 
@@ -88,8 +89,12 @@ def checked(batch: Batch, dtype: torch.dtype | None = None) -> Batch:
     first = next(iter(shapes))
     count = len(getattr(batch, first))
     for name in shapes:
-        if len(getattr(batch, name)) != count:
-            raise ValueError(f"{name}: expected a batch of {count} as for {first}, found {len(getattr(batch, name))}")
+        found = len(getattr(batch, name))
+        if name == "static" and found and count % found == 0:
+            continue
+        if found != count:
+            divisor = ", or a divisor of it" if name == "static" else ""
+            raise ValueError(f"{name}: expected a batch of {count} as for {first}{divisor}, found {found}")
     if first == "frames" and batch.a.shape[1] != batch.frames.shape[1] - 1:
         steps, found = batch.frames.shape[1] - 1, list(batch.a.shape)
         raise ValueError(f"a: expected [B, {steps}, A] for frames {list(batch.frames.shape)}, found {found}")

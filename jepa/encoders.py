@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +32,14 @@ class Identity(nn.Module):
         return x.flatten(-3)
 
 
-def perceptron(widths: Sequence[int]) -> nn.Sequential:
-    """Return linear layers with SiLU between them, weights drawn so that the scale of the input survives.
+def perceptron(widths: Sequence[int], activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
+    """Return linear layers with an activation between them, weights drawn so that the scale of the input survives.
 
     W ~ N(0, 2 / fan_in) before an activation (He et al. 2015), N(0, 1 / fan_in) at the end; biases 0. PyTorch's own
     default shrinks the signal threefold in variance per layer, and a representation that starts near a constant makes
     a poor unit for measuring collapse.
 
-    Args: widths: of the input, the hidden layers and the output.
+    Args: widths: of the input, the hidden layers and the output; activation: makes what is between them.
     Raises: ValueError for a width below 1.
     """
     if min(widths) < 1:
@@ -49,7 +49,7 @@ def perceptron(widths: Sequence[int]) -> nn.Sequential:
         linear = nn.Linear(wide, narrow)
         nn.init.normal_(linear.weight, std=math.sqrt((1 if index == len(widths) - 2 else 2) / wide))
         nn.init.zeros_(linear.bias)
-        layers += [linear, nn.SiLU()]
+        layers += [linear, activation()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -172,4 +172,11 @@ def _list(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
 
 
-ENCODERS = {"identity": Identity, "mlp": MLP, "convolutional": Convolutional, "coupling": Coupling}  # by name
+ENCODERS = {  # by name
+    "identity": Identity,
+    "mlp": MLP,
+    "convolutional": Convolutional,
+    "coupling": Coupling,
+    "keypoints": "jepa.keypoints:Keypoints",
+    "strided": "jepa.strided:Strided",
+}

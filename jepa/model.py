@@ -24,6 +24,7 @@ from jepa.encoders import Identity
 from jepa.energy import distance
 from jepa.latents.base import Latent
 from jepa.minimize import Cost, Minimum
+from jepa.predictors import Step
 
 
 class Representations(NamedTuple):
@@ -64,14 +65,30 @@ class JEPA(nn.Module):
         names = ("encoder", "target_encoder")
         return Representations(*(_floating(name, s, (len(x),)) for name, s in zip(names, encoded, strict=True)))
 
+    def representation(self, y: Tensor) -> Tensor:
+        """Return s_y [B, D] of y [B, …]. Raises: ValueError as `encode`."""
+        return _floating("target_encoder", self.target_encoder(y), (len(y),))
+
     def step(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """Return s̃ [B, K, D] of s [B, K or 1, D], a [B, K or 1, A] and what a predictor is given of z [B or 1, K, Z].
 
         Raises: ValueError if the predictor returns anything else.
         """
-        predicted = self.predictor(s, a, z)
-        batch, candidates = (max(part.shape[axis] for part in (s, a, z)) for axis in (0, 1))
-        return _floating("predictor", predicted, (batch, candidates))
+        return _predicted(self.predictor, s, a, z)
+
+    def bound(self, static: Tensor) -> Step:
+        """Return the step of trajectories that share static [G, …] in their order (`Trajectories.static`), once made.
+
+        A predictor that uses what stays the same has `bind(static)`, which returns a step; of one that has not, the
+        step is the model's own. Raises: ValueError where it has not, and static is not [G, 0].
+        """
+        bind = getattr(self.predictor, "bind", None)
+        if bind is not None:
+            return Checked(bind(static))
+        if static.shape[1:].numel():
+            kind = type(self.predictor).__name__
+            raise ValueError(f"static: expected [G, 0], as {kind} has no `bind(static)`, found {list(static.shape)}")
+        return Checked(self.predictor)
 
     def D(self, s_x: Tensor, a: Tensor, s_y: Tensor) -> Cost:
         """Return D(s_y, Pred(s_x, a, z)) as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10).
@@ -135,6 +152,29 @@ class JEPA(nn.Module):
     def generative(self) -> bool:
         """Whether y itself is predicted."""
         return isinstance(self.target_encoder, Identity)
+
+
+class Checked:
+    """A step whose result is checked; of the trajectories `rows(index)`, where it is bound to something of theirs."""
+
+    def __init__(self, step: Step) -> None:
+        """Args: step: (s, a, z) -> s̃, a predictor or what one is bound to."""
+        self._step = step
+
+    def __call__(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, D]. Raises: ValueError if the step returns anything else."""
+        return _predicted(self._step, s, a, z)
+
+    def rows(self, index: Tensor) -> Checked:
+        """Return the step of the trajectories `index` [n], of which some may be left out and others repeated."""
+        rows = getattr(self._step, "rows", None)
+        return self if rows is None else Checked(rows(index))
+
+
+def _predicted(step: Step, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+    """Return s̃ [B, K, D] of a step. Raises: ValueError if it returns anything else."""
+    batch, candidates = (max(part.shape[axis] for part in (s, a, z)) for axis in (0, 1))
+    return _floating("predictor", step(s, a, z), (batch, candidates))
 
 
 def _action(s: Tensor, a: Tensor | None) -> Tensor:

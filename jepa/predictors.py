@@ -109,6 +109,29 @@ class Additive(nn.Module):
         return self.mean(_side_by_side(self, s, a, z)) + z @ self.dictionary.T
 
 
+class Recurrent(nn.Module):
+    """A gated recurrent unit whose memory is the state, s̃ = GRU((a, z), s) (Cho et al. 2014)."""
+
+    def __init__(self, inputs: int, outputs: int, action: int = 0, latent: int = 0, limit: float = 1.0) -> None:
+        """Args: inputs, outputs: D; action, latent: widths of a and z; limit: what an action is divided by.
+
+        Raises: ValueError if inputs and outputs differ, there is neither action nor latent, or limit ≤ 0.
+        """
+        super().__init__()
+        if inputs != outputs or action + latent < 1 or not limit > 0:
+            what = "expected inputs = outputs, something that drives it and a limit above 0"
+            raise ValueError(f"predictor: {what}, found {inputs}, {outputs}, {action} + {latent}, {limit}")
+        self.inputs, self.action, self.latent, self.limit = inputs, action, latent, limit
+        self.unit = nn.GRUCell(action + latent, inputs)
+
+    def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, D] of s, a and z as above. Raises: ValueError for a width that does not fit."""
+        together = _side_by_side(self, s, a, z)  # checks the widths
+        batch, candidates = (max(part.shape[axis] for part in (together, z)) for axis in (0, 1))
+        s, a, z = (part.expand(batch, candidates, -1).flatten(0, 1) for part in (s, a / self.limit, z))
+        return self.unit(torch.cat([a, z], -1), s).unflatten(0, (batch, candidates))
+
+
 def rollout(step: Step, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
     """Return the predictions of T steps, s̃_{t+1} = Pred(s̃_t, a_t, z_t), s̃_0 = s (LeCun 2022, section 4.6).
 
@@ -129,7 +152,7 @@ def rollout(step: Step, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
     return torch.stack(states, 2)
 
 
-def _side_by_side(predictor: MLP | Additive, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+def _side_by_side(predictor: MLP | Additive | Recurrent, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
     """Return (s, a) [B, K or 1, D + A]. Raises: ValueError for a shape that does not fit the predictor."""
     for name, tensor, width in (("s", s, predictor.inputs), ("a", a, predictor.action), ("z", z, predictor.latent)):
         if tensor.ndim != 3 or tensor.shape[-1] != width:
@@ -138,4 +161,11 @@ def _side_by_side(predictor: MLP | Additive, s: Tensor, a: Tensor, z: Tensor) ->
     return torch.cat([s.expand(batch, candidates, -1), a.expand(batch, candidates, -1)], -1)
 
 
-PREDICTORS = {"identity": Identity, "mlp": MLP, "additive": Additive}  # by name
+PREDICTORS = {  # by name
+    "identity": Identity,
+    "mlp": MLP,
+    "additive": Additive,
+    "recurrent": Recurrent,
+    "map_reader": "jepa.maps:MapReader",
+    "map_code": "jepa.maps:MapCode",
+}

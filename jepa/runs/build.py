@@ -23,6 +23,7 @@ from jepa.monitor import Monitor
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.pairs import PairObjective
 from jepa.predictors import PREDICTORS
+from jepa.runs import sequences
 from jepa.runs.config import Config
 from jepa.runs.kinds import Part, check_options, checked, make, unknown
 from jepa.sampling import draw
@@ -62,14 +63,28 @@ def parts(config: Config, seed: int, encoded: bool = False) -> Parts:
         target_encoder = encoder if _shared(config) else _target_encoder(config, y)
         latent = amortized(config, make("latent", config.latent, LATENTS), encoder, target_encoder)
         widths = {"inputs": encoder.outputs, "outputs": target_encoder.outputs, "action": a, "latent": latent.width}
+        widths |= sequences.surroundings(made, config.predictor, PREDICTORS)
         predictor = make("predictor", config.predictor, PREDICTORS, **widths)
         expander_x = make("expander", config.expander, EXPANDERS, inputs=encoder.outputs)
         expander_y = expander_x
         if encoder is not target_encoder:
             expander_y = make("expander", config.expander, EXPANDERS, inputs=target_encoder.outputs)
-    model = JEPA(encoder, target_encoder, predictor, latent)
-    objective = PairObjective(config.loss, (expander_x, expander_y), encoded)
-    return Parts(made, model, objective, source(config, made))
+        if of_trajectories(config):
+            limit = getattr(made, "step_limit", 1.0)
+            objective, sample = sequences.objective(config, encoder.outputs, a, limit), sequences.source(config, made)
+        else:
+            objective = PairObjective(config.loss, (expander_x, expander_y), encoded)
+            sample = source(config, made)
+    return Parts(made, JEPA(encoder, target_encoder, predictor, latent), objective, sample)
+
+
+def of_trajectories(config: Config) -> bool:
+    """Return whether the training is on trajectories, not on pairs. Raises: ValueError for another objective."""
+    if config.objective.name not in ("pairs", "trajectories"):
+        raise unknown("objective", config.objective.name, ("pairs", "trajectories"))
+    if config.objective.name == "pairs" and config.objective.options:
+        raise unknown("objective: option of 'pairs'", next(iter(config.objective.options)), ())
+    return config.objective.name == "trajectories"
 
 
 def amortized(config: Config, latent: Latent, encoder: nn.Module, target_encoder: nn.Module) -> Latent:

@@ -78,6 +78,7 @@ class Config:
     # is measured; `network: false` has z found by minimizing then, though a network proposed it in training
     expander: Part = Part("identity")
     loss: Weights = Weights()
+    objective: Part = later(Part("pairs"), absent=Part("pairs"))  # "trajectories" with its options is the other one
     train: Train = Train()
     pool: int = 16384  # pairs that frozen encoders encode once, to train on
     monitor: Monitoring = Monitoring()

@@ -37,17 +37,28 @@ def make(what: str, part: Part, kinds: Mapping[str, Any], **given: Any) -> Any:
         imported only now; given: more arguments.
     Raises: ValueError for a kind or an option that does not exist.
     """
+    kind = kind_of(what, part, kinds)
+    check_options(what, part, kind, given)
+    try:
+        return kind(**given, **part.options)
+    except TypeError as error:
+        raise ValueError(f"{what}: {part.name!r} cannot be built from {dict(part.options)} ({error})") from error
+
+
+def kind_of(what: str, part: Part, kinds: Mapping[str, Any]) -> Callable:
+    """Return what builds a part, imported only now. Raises: ValueError for a kind that does not exist."""
     if part.name not in kinds:
         raise unknown(what, part.name, kinds)
     kind = kinds[part.name]
     if isinstance(kind, str):
         module, name = kind.split(":")
         kind = getattr(importlib.import_module(module), name)
-    check_options(what, part, kind, given)
-    try:
-        return kind(**given, **part.options)
-    except TypeError as error:
-        raise ValueError(f"{what}: {part.name!r} cannot be built from {dict(part.options)} ({error})") from error
+    return kind
+
+
+def parameters(what: str, part: Part, kinds: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of what a part is built from. Raises: ValueError for a kind that does not exist."""
+    return frozenset(inspect.signature(kind_of(what, part, kinds)).parameters)
 
 
 def check_options(what: str, part: Part, kind: Callable, given: Container[str]) -> None:

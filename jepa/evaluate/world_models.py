@@ -1,0 +1,119 @@
+"""What a world model knows: of the position, of the walls, of what comes next, and whether walls let it through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jepa.evaluate.acting import Acting
+from jepa.evaluate.subject import Row, refused
+from jepa.measures.probes import Probe
+from jepa.predictors import rollout
+from jepa.trajectory_monitor import signs
+from jepa.worlds.rooms.layouts import FREE, HALF_DOOR, HALF_WALL, two_rooms
+
+HORIZONS = (1, 8, 16, 32)  # steps
+WALKS = {
+    "far": (4.0, 12.0),
+    "near": (1.0, 4.0),
+    "edge": (0.2, 1.0),
+    "door": (-3.0, 0.0),
+}  # units beyond the door's edge
+STEPS = 12  # of a straight walk
+PACE = 0.8  # of the longest step
+CHUNK = 120  # trajectories at a time
+
+
+@torch.no_grad()
+def code(subject: Acting) -> list[Row]:
+    """Return how exactly the position is read from s, what s holds of the layout, and what the monitor would see.
+
+    `position_rmse` is per coordinate, in units; the R² of wall and door are of a probe of the same kind, which learns
+    on other layouts than it is tested on.
+    """
+    _needed("code", subject)
+    s, half, factors = subject.s, subject.half, subject.trajectories.factors
+    error = subject.read(s[half:]) - factors["position"][half:]
+    rows = [Row("position_rmse", float(error.square().mean().sqrt()))]
+    some = slice(None, None, 8)  # frames of a trajectory that are far enough apart
+    known = s[:half, some].flatten(0, 1), s[half:, some].flatten(0, 1)
+    for name in ("wall", "door"):
+        target = factors[name].unsqueeze(1).expand(-1, s.shape[1], -1)[:, some]
+        told, asked = target[:half].flatten(0, 1), target[half:].flatten(0, 1)
+        if float(asked.var()) > 0:
+            rows.append(Row(f"{name}_r2", float(Probe(known[0], told, subject.probe, 3e-2).r2(known[1], asked))))
+    found = signs(s, subject.trajectories.a)
+    return [*rows, *(Row(f"code_{name}", getattr(found, name)) for name in ("spread", "within", "driven"))]
+
+
+@torch.no_grad()
+def unrolling(subject: Acting) -> list[Row]:
+    """Return the error of roll-outs from the first frame, read by the probe: RMSE per coordinate and median, in units.
+
+    Beside it stands that of staying where one is.
+    """
+    _needed("unrolling", subject)
+    batch, start, group = subject.trajectories, subject.half, subject.world.group
+    parts = []
+    for first in range(start, len(batch.a), CHUNK - CHUNK % group):
+        rows = slice(first, first + CHUNK - CHUNK % group)
+        step = subject.model.bound(batch.static[rows.start // group : -(-min(rows.stop, len(batch.a)) // group)])
+        s, a = subject.s[rows, :1], batch.a[rows].unsqueeze(1)
+        parts.append(subject.read(rollout(step, s, a, s.new_zeros(1, 1, a.shape[2], 0))[:, 0]))
+    truth = batch.factors["position"][start:]
+    error, still = torch.cat(parts) - truth[:, 1:], truth[:, :1] - truth[:, 1:]
+    rows = []
+    for step in HORIZONS:
+        found, stay = error[:, step - 1], still[:, step - 1]
+        rows.append(Row(f"unroll_rmse_{step}", float(found.square().mean().sqrt())))
+        rows.append(Row(f"unroll_median_{step}", float(found.norm(dim=-1).median())))
+        rows.append(Row(f"still_rmse_{step}", float(stay.square().mean().sqrt())))
+    return rows
+
+
+@torch.no_grad()
+def leaks(subject: Acting, walks: int = 600) -> list[Row]:
+    """Return how often an imagined straight walk gets through a closed wall, by distance from the door's edge.
+
+    `leak_far` 4 to 12 units beyond it, `leak_near` 1 to 4, `leak_edge` 0.2 to 1; in the world itself it is never.
+    `door_passed` is how often it gets through the open door, which in the world is always.
+    Args: walks: of each kind, on layouts of their own.
+    """
+    _needed("leaks", subject)
+    rows = []
+    for name, (low, high) in WALKS.items():
+        generator = subject.stream(f"walks {name}")
+        passed = _passed(subject, walks, low, high, generator)
+        rows.append(Row("door_passed" if name == "door" else f"leak_{name}", float(passed.double().mean()), walks))
+    return rows
+
+
+def _passed(subject: Acting, count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Return whether walks [N] at a wall, from `low` to `high` units beyond the door's edge, end behind it."""
+
+    def uniform(first: Tensor | float, last: Tensor | float) -> Tensor:
+        """Return numbers [N] between two."""
+        return first + (last - first) * torch.rand(count, generator=generator)
+
+    layouts = subject.world.layouts(count, generator)
+    wall, door = layouts.doors[:, 0].unbind(-1)
+    above, below = door - HALF_DOOR - FREE[0], FREE[1] - door - HALF_DOOR  # room on both sides of the door
+    down = torch.where(torch.minimum(above, below) < high + 1, below > above, uniform(0, 1) < 0.5)
+    beyond = uniform(low, torch.minimum(torch.where(down, below, above) - 0.5, torch.tensor(high)))
+    y = door + torch.where(down, 1.0, -1.0) * (HALF_DOOR + beyond)
+    side = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    x = wall + side * (HALF_WALL + uniform(2.0, 10.0))
+    start = torch.stack([x, y], -1)
+    far = torch.stack([wall - side * (wall - 12).abs().clamp(6, 12), uniform(8, 56)], -1)  # a second picture's dot
+    frames, static = subject.seen(two_rooms(wall, door), torch.stack([start, far], 1))
+    a = start.new_zeros(count, 1, STEPS, 2)
+    a[..., 0] = -(side * PACE * subject.world.step_limit)[:, None, None]
+    s = subject.model.representation(frames[:, 0]).unsqueeze(1)
+    ends = subject.read(rollout(subject.model.bound(static), s, a, s.new_zeros(1, 1, STEPS, 0))[:, 0])
+    return ((ends[..., 0] - wall.unsqueeze(1)) * side.unsqueeze(1) < -HALF_WALL).any(1)
+
+
+def _needed(measure: str, subject: Acting) -> None:
+    """Raises: ValueError for another subject than a world model."""
+    if not isinstance(subject, Acting):
+        raise refused(measure, "a world model with tasks", subject)

@@ -1,0 +1,61 @@
+"""From a configuration to the parts of a training on trajectories, `objective: {name: trajectories, …}`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Generator, nn
+
+from jepa.batches import Source, Trajectories
+from jepa.objectives.trajectories import InverseDynamics, Terms, TrajectoryObjective
+from jepa.runs.config import Config
+from jepa.runs.kinds import Part, make, parameters
+from jepa.trajectory_monitor import TrajectoryMonitor, drawn
+
+STEPS = 8  # of a training trajectory, where the configuration names no other number
+
+
+def objective(config: Config, width: int, action: int, limit: float) -> TrajectoryObjective:
+    """Return the objective of trajectories, with the head of inverse dynamics where it has a weight.
+
+    Args: width, action: D and A; limit: of an action, in its unit.
+    Raises: ValueError for an option that does not exist, or a number of steps below 1.
+    """
+
+    def made(
+        steps: int = STEPS, similarity: float = 0.0, inverse: float = 0.0, delta: float = math.inf
+    ) -> TrajectoryObjective:
+        """Return the objective; its arguments are the options of the configuration."""
+        if steps < 1:
+            raise ValueError(f"objective.steps: expected at least 1, found {steps}")
+        head = InverseDynamics(width, action) if inverse else None
+        return TrajectoryObjective(config.loss, Terms(similarity, inverse, delta), head, limit)
+
+    return make("objective", config.objective, {"trajectories": made})
+
+
+def source(config: Config, world: Any) -> Source:
+    """Return the source of training trajectories. Raises: ValueError for a world that has none."""
+    if not hasattr(world, "trajectories"):
+        raise ValueError(f"objective: expected a world of trajectories, found {config.world.name!r}")
+    steps = config.objective.options.get("steps", STEPS)
+
+    def sample(count: int, generator: Generator) -> Trajectories:
+        """Return trajectories."""
+        return world.trajectories(count, steps, generator)
+
+    return sample
+
+
+def surroundings(world: Any, predictor: Part, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a world tells a predictor that has a parameter for it: the map's shape and the limit of an action."""
+    known = parameters("predictor", predictor, kinds)
+    told = {"static": getattr(world, "static", None), "limit": getattr(world, "step_limit", None)}
+    return {name: value for name, value in told.items() if name in known and value is not None}
+
+
+def monitor(config: Config, model: nn.Module, objective: nn.Module, sample: Callable) -> TrajectoryMonitor:
+    """Return the monitor of an untrained model, on the configured device."""
+    return drawn(model, objective, sample, config.train.steps, config.monitor.times)

@@ -1,0 +1,128 @@
+"""Diagnostics of a collapse in the course of a training on trajectories; none of them needs a label.
+
+Variance and covariance over a batch see a code that is constant. They do not see one that holds what stays the same in
+a trajectory and differs between them, such as where the walls are: its spread over the batch is that of a healthy one.
+So the spread *within* trajectories is looked at too, and how much of the code's change its actions account for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from jepa.batches import Trajectories, checked
+from jepa.measures.probes import Probe
+from jepa.model import JEPA
+from jepa.modes import undisturbed
+from jepa.monitor import CollapseWarning
+from jepa.objectives.pairs import precision
+from jepa.objectives.trajectories import TrajectoryObjective, encoded
+
+SPREAD = 0.5  # of the target standard deviation of 1; below it the code has settled on nearly a constant
+DRIVEN = 0.1  # R² of the code's change given the action; below it what moves is not what the actions move
+
+
+class Signs(NamedTuple):
+    """What is read from the codes of trajectories, dimensionless."""
+
+    spread: float  # root of the mean variance of a number of s, over batch and time
+    within: float  # the part of that variance that is within trajectories, from 0 to 1
+    driven: float  # R² of s_{t+1} − s_t from a_t, by ridge regression; 0 where there are no actions
+    energy: float  # mean energy of the roll-outs
+
+
+class TrajectoryMonitor:
+    """A callback of `jepa.train.fit` that evaluates a model a few times and warns, once, of a code that is stuck."""
+
+    def __init__(self, model: JEPA, objective: TrajectoryObjective, batch: Trajectories, steps: int, times: int = 4):
+        """Args: model: untrained; objective: of its training; batch: trajectories as it is trained on, on the model's
+        device; steps: of the training; times: evaluations after the one before the first step.
+
+        Raises: ValueError for what are no trajectories, or less than 4 of them.
+        """
+        if len(checked(batch, precision(model)).frames) < 4:
+            raise ValueError(f"batch: expected at least 4 trajectories, found {len(batch.frames)}")
+        self._objective, self._batch, self._steps = objective, batch, steps
+        self._due = {steps * number // times for number in range(times + 1)} if times else set()
+        self.steps: list[int] = []  # after which the model was evaluated
+        self.diagnostics: dict[str, list[float]] = {}  # name -> one value per entry of steps
+        self.warnings: list[str] = []  # what was warned of, once at most
+
+    def __call__(self, step: int, model: JEPA) -> None:
+        """Where an evaluation is due after a step, keep it, and warn if it is the first to show a stuck code.
+
+        Warns: CollapseWarning, from a third of the training on.
+        """
+        if step not in self._due:
+            return
+        found = self.evaluate(model)
+        self.steps.append(step)
+        for name, value in found._asdict().items():
+            self.diagnostics.setdefault(name, []).append(value)
+        reason = stuck(found, self._batch.a.shape[-1] > 0)
+        if reason and step and 3 * step >= self._steps and not self.warnings:
+            self.warnings.append(f"the code is stuck after {step} of {self._steps} steps: {reason}")
+            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=2)
+
+    def evaluate(self, model: JEPA) -> Signs:
+        """Return what the model's codes show as it is outside of training; it is left as it was."""
+        with undisturbed(model):
+            loss = self._objective(model, self._batch, 1.0)
+            s = encoded(model, self._batch.frames)
+        return signs(s, self._batch.a, float(loss.terms["energy"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was found so far."""
+        return {"steps": list(self.steps), "diagnostics": dict(self.diagnostics), "warnings": list(self.warnings)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what was found before."""
+        self.steps, self.diagnostics, self.warnings = (state[name] for name in ("steps", "diagnostics", "warnings"))
+
+
+def signs(s: Tensor, a: Tensor, energy: float = 0.0) -> Signs:
+    """Return what codes s [B, T+1, D] with actions a [B, T, A] show. Raises: ValueError for shapes that do not fit."""
+    if s.ndim != 3 or a.shape[:2] != (len(s), s.shape[1] - 1):
+        raise ValueError(f"a: expected [{len(s)}, {s.shape[1] - 1}, A] for s {list(s.shape)}, found {list(a.shape)}")
+    s, a = s.detach().cpu().double(), a.detach().cpu().double()
+    total = s.flatten(0, 1).var(0, correction=0).mean()
+    within = s.var(1, correction=0).mean()
+    return Signs(float(total.sqrt()), float(within / total.clamp_min(1e-12)), _driven(s.diff(dim=1), a), energy)
+
+
+def stuck(found: Signs, acting: bool) -> str | None:
+    """Return what a code is stuck on, None if it is not. Args: acting: whether there are actions."""
+    if found.spread < SPREAD:
+        return (
+            f"its standard deviation is {found.spread:.2f}, below {SPREAD}; start the encoder again, from positive "
+            "weights or another seed, or give loss.variance more weight"
+        )
+    if acting and found.driven < DRIVEN:
+        return (
+            f"its standard deviation is {found.spread:.2f}, but only {found.within:.1%} of the variance is within "
+            f"trajectories, and actions account for {max(0.0, found.driven):.0%} of its change: it holds what does "
+            "not move; subtract the static part from the frames (`jepa.static`)"
+        )
+    return None
+
+
+def _driven(change: Tensor, a: Tensor) -> float:
+    """Return the R² [the mean weighted by variance] of changes [B, T, D] from a [B, T, A] on held-out trajectories."""
+    if not a.shape[-1]:
+        return 0.0
+    half = len(a) // 2
+    with torch.device("cpu"):
+        (known, asked), (told, truth) = ((part[:half].flatten(0, 1), part[half:].flatten(0, 1)) for part in (a, change))
+        predicted = Probe(known, told, features=0)(asked)
+    residual = (truth - predicted).square().sum()
+    return float(1 - residual / (truth - truth.mean(0)).square().sum().clamp_min(1e-12))
+
+
+def drawn(model: JEPA, objective: nn.Module, sample: Any, steps: int, times: int, count: int = 96) -> TrajectoryMonitor:
+    """Return the monitor of an untrained model on trajectories of its own source, by a generator of their own."""
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    batch = sample(count, torch.Generator(device).manual_seed(0))
+    return TrajectoryMonitor(model, objective, batch, steps, times)
