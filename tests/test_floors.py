@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = [  # of packages and modules, in runs/ of each module
-    {"batches", "checkpoints", "encoders", "energy", "minimize", "modes", "streams"},
+    {"batches", "checkpoints", "encoders", "energy", "minimize", "modes", "static", "streams"},
     {"data", "latents", "measures", "predictors"},
     {"model", "sources", "worlds"},
     {"loaders", "objectives", "sampling"},

@@ -8,4 +8,5 @@ WORLDS = {  # name -> where it is, imported when it is made
     "plane": "jepa.worlds.plane:Plane",
     "fork": "jepa.worlds.fork:Fork",
     "crossing": "jepa.worlds.crossing:Crossing",
+    "rooms": "jepa.worlds.rooms:Rooms",
 }
