@@ -46,12 +46,7 @@ def gradient(
         trial = project(z - step.unsqueeze(-1) * slope)
         trial_value, trial_slope = value_and_slope(cost, trial)
         better = trial_value <= value  # false for nan: a step to a non-finite cost is rejected
-        moved, bent = trial - z, trial_slope - slope
-        curvature = (moved * bent).sum(-1)
-        newton = torch.where(curvature > 0, moved.square().sum(-1) / curvature.clamp(min=1e-30), 4 * step).clamp(
-            max=1e6
-        )
-        step = torch.where(better, newton, step / 4)
+        step = torch.where(better, _next_step(step, trial - z, trial_slope - slope), step / 4)
         value = torch.where(better, trial_value, value)
         keep = better.unsqueeze(-1)
         z, slope = torch.where(keep, trial, z), torch.where(keep, trial_slope, slope)
