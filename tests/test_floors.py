@@ -13,7 +13,7 @@ from conftest import ROOT
 FLOORS = [  # of packages and modules, in runs/ of each module
     {"batches", "checkpoints", "encoders", "energy", "minimize", "modes", "static", "streams"},
     {"data", "latents", "measures", "predictors"},
-    {"model", "sources", "worlds"},
+    {"model", "planning", "sources", "worlds"},
     {"loaders", "objectives", "sampling"},
     {"diagnosis", "encoded", "train"},
     {"monitor"},

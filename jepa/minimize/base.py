@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Cost = Callable[[Tensor], Tensor]  # candidates [B or 1, K, N] -> values [B, K]; of N numbers, a latent's or a plan's
+Project = Callable[[Tensor], Tensor]  # candidates [B or 1, K, N] -> the same shape, each in the set that is allowed
 WINDOW = 5  # rounds of evaluations over which a cost has to fall to count as falling
 
 
@@ -23,6 +24,11 @@ class Minimum(NamedTuple):
     argmin: Tensor  # [B, N] the best candidate found
     value: Tensor  # [B] its cost
     trace: Tensor  # [I, B] the best cost so far, after every round of evaluations; never rises
+
+
+def anywhere(candidates: Tensor) -> Tensor:
+    """Return the candidates: the projection onto the set that is allowed where everything is."""
+    return candidates
 
 
 def best_restart(z: Tensor, value: Tensor, trace: list[Tensor]) -> Minimum:

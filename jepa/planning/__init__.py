@@ -1,0 +1,37 @@
+"""Planning: the minimization of a cost over actions, through the same step that learning trained (LeCun 2022, 3.1).
+
+level        What is planned over (Level), what comes out (Plan), and `plan` for the minimizers of costs.
+actions      What an action may be (Box).
+minimizers   Gradient descent and given plans as minimizers; `partial(cem, …)` and `partial(mppi, …)` are minimizers.
+tree         Breadth-first search over held actions, for what descent and sampling do not find: ways around walls.
+togo         The cost to go from everywhere, by a flood from the goal.
+costs        Cost modules that add up.
+servo        One-step control.
+"""
+
+from jepa.planning.actions import Box
+from jepa.planning.growth import TreeSearch
+from jepa.planning.level import Level, Plan, Tree, episodic, plan, selected
+from jepa.planning.minimizers import Descent, Tried
+from jepa.planning.servo import moves, nearest, servo
+from jepa.planning.togo import ToGo, cost_to_go
+from jepa.planning.tree import tree
+
+__all__ = [
+    "Box",
+    "Descent",
+    "Level",
+    "Plan",
+    "ToGo",
+    "Tree",
+    "TreeSearch",
+    "Tried",
+    "cost_to_go",
+    "episodic",
+    "moves",
+    "nearest",
+    "plan",
+    "selected",
+    "servo",
+    "tree",
+]
