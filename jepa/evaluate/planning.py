@@ -1,0 +1,157 @@
+"""How well a world model plans, under every published rule, and at what cost; beside it worlds that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.evaluate.acting import Acting
+from jepa.evaluate.subject import Row, refused
+from jepa.keypoints import UNIT
+from jepa.planning.actions import Box
+from jepa.planning.control import Control, Log, control
+from jepa.planning.costs import Distance
+from jepa.planning.growth import TreeSearch
+from jepa.planning.level import Level, Plan
+from jepa.planning.servo import moves, nearest
+from jepa.planning.tree import tree
+from jepa.static import separate
+from jepa.worlds.rooms.layouts import Layouts
+from jepa.worlds.rooms.motion import obstacles, touches
+from jepa.worlds.rooms.success import RULES, WITHIN, solved_at_start
+from jepa.worlds.rooms.tasks import Tasks
+
+BATCH = 250  # episodes at a time
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What a planner is given of a batch of episodes."""
+
+    encode: Callable[[Tensor], Tensor]  # pictures [B, …] -> s [B, D]
+    step: Any  # (s, a, z) -> s̃, with `rows`
+    goal: Tensor  # [B, D]
+
+
+def level_of(step: Any, goal: Tensor, horizon: int, limit: float, over: str = "last") -> Level:
+    """Return the level of episodes with a step of their own and a goal [B, D]; the cost is the distance in s."""
+
+    def rows(index: Tensor) -> Level:
+        """Return the level of some of them."""
+        return level_of(step.rows(index), goal[index], horizon, limit, over)
+
+    return Level(step, Distance(goal, over), horizon, Box(2, norm=limit), rows=rows)
+
+
+def learned(subject: Acting, present: Tensor, goal: Tensor) -> Agent:
+    """Return what a model makes of pictures of the present and of the goal [B, …], each encoded once."""
+    static, _ = separate(torch.stack([present, goal], 1))
+    encode = subject.percept(static)
+    return Agent(encode, subject.model.bound(static), encode(goal))
+
+
+class Oracle:
+    """The world's own step, on positions in the unit of a code of locations."""
+
+    def __init__(self, layouts: Layouts, pixel: float, middle: float) -> None:
+        """Args: pixel: its side, in units; middle: of the picture, in units."""
+        self._layouts, self._boxes, self._unit, self._middle = layouts, obstacles(layouts), pixel * UNIT, middle
+
+    def code(self, position: Tensor) -> Tensor:
+        """Return s of positions [..., 2] in units."""
+        return (position - self._middle) / self._unit
+
+    def __call__(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, 2]; a step that touches something does not happen."""
+        batch, candidates = (max(part.shape[axis] for part in (s, a)) for axis in (0, 1))
+        p = (s * self._unit + self._middle).expand(batch, candidates, -1).flatten(0, 1)
+        end = p + a.expand(batch, candidates, -1).flatten(0, 1)
+        hit = touches(self._boxes.repeat_interleave(candidates, 0), p, end).any(1, keepdim=True)
+        return self.code(torch.where(hit, p, end)).unflatten(0, (batch, candidates))
+
+    def rows(self, index: Tensor) -> Oracle:
+        """Return the step of some episodes."""
+        return Oracle(self._layouts.rows(index), self._unit / UNIT, self._middle)
+
+
+def planning(
+    subject: Acting, episodes: int = 1000, steps: int = 200, collisions: str = "push",
+    headings: int = 16, cell: float = 1.0, plans: int = 40,
+) -> list[Row]:  # fmt: skip
+    """Return success under every published rule, with what an episode took, planned by the tree on the learned model.
+
+    Args: episodes: of this seed's held-out tasks; steps: of an episode; collisions: of the world it acts in; headings:
+        of the tree; cell: side of its cells, in pixels; plans: most of an episode.
+    """
+    if not isinstance(subject, Acting):
+        raise refused("planning", "a world model with tasks", subject)
+    search, settings = tree_settings(headings, cell, steps, plans)
+    found = []
+    for tasks in batches(subject.some_tasks(episodes)):
+        generator = subject.stream(f"planning {len(found)}")
+        acting = subject.world.episodes(tasks, collisions, subject.stream(f"collisions {len(found)}"))
+        agent = learned(subject, acting.observe(), acting.goal)
+        log = driven(agent, acting, search, settings, subject.world.step_limit, generator)
+        found.append((log, acting.positions, tasks))
+    return scored(found, "")
+
+
+def tree_settings(headings: int, cell: float, steps: int, plans: int) -> tuple[TreeSearch, Control]:
+    """Return the settings of the tree for a code of locations; lengths are in pixels, `UNIT` of which are 1."""
+    arrived = (0.75 / UNIT) ** 2
+    search = TreeSearch(headings=headings, hold=2, reach=0.92, cell=cell / UNIT, tolerance=arrived, depth=64)
+    near, deviation = (2 / UNIT) ** 2, 0.6 / UNIT
+    return search, Control(steps, arrived, near, deviation, every=search.hold, plans=plans)
+
+
+def driven(
+    agent: Agent, acting: Any, search: TreeSearch, settings: Control, limit: float, generator: Generator
+) -> Log:  # fmt: skip
+    """Return what was done in episodes that are planned by a tree, and near the goal one step at a time."""
+    candidates = moves(Box(2, norm=limit), 16, (1.0, 0.6, 0.3))
+
+    def plan(level: Level, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
+        """Return a plan by the tree."""
+        return tree(level, s, generator, search)
+
+    def close(level: Level, s: Tensor, generator: Generator) -> Plan:
+        """Return the best of a few moves."""
+        return nearest(level, s, candidates)
+
+    level = level_of(agent.step, agent.goal, search.depth, limit)
+    return control(acting, agent.encode, level, (plan, close), generator, settings)
+
+
+def batches(tasks: Tasks) -> list[Tasks]:
+    """Return tasks a few hundred at a time."""
+    parts = torch.arange(len(tasks.start)).split(BATCH)
+    return [Tasks(tasks.layouts.rows(rows), tasks.start[rows], tasks.goal[rows]) for rows in parts]
+
+
+def scored(found: list[tuple[Log, Tensor, Tasks]], prefix: str) -> list[Row]:
+    """Return the rows of episodes: success under every rule, of those none began solved, and what they took.
+
+    Raises: ValueError if an episode begins solved.
+    """
+    positions = torch.cat([positions for _, positions, _ in found])
+    goal, start = (torch.cat([getattr(tasks, name) for _, _, tasks in found]) for name in ("goal", "start"))
+    if bool(solved_at_start(start, goal).any()):
+        raise ValueError(f"tasks: expected none that begins solved, found {int(solved_at_start(start, goal).sum())}")
+    count = len(goal)
+    rows = [
+        Row(f"{prefix}success_{name}", float(rule(positions, goal).double().mean()), count)
+        for name, rule in RULES.items()
+    ]
+    reached = (positions - goal.unsqueeze(1)).norm(dim=-1) < WITHIN  # [B, T+1]
+    first = torch.where(reached.any(1), reached.double().argmax(1), positions.shape[1] - 1).double()
+    rows.append(Row(f"{prefix}steps", float(first.mean())))
+    for name in ("plans", "evaluations"):
+        rows.append(
+            Row(f"{prefix}{name}", float(torch.cat([getattr(log, name) for log, _, _ in found]).double().mean()))
+        )
+    longest = max(float(log.actions.norm(dim=-1).max()) for log, _, _ in found)
+    return [*rows, Row(f"{prefix}longest_step", longest)]
