@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from jepa.batches import HeldOut, Trajectories
 from jepa.static import separate
+from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.layouts import Layouts, at_least_one, fixed_two_rooms, random_two_rooms, two_rooms
 from jepa.worlds.rooms.motion import COLLISIONS, walk
 from jepa.worlds.rooms.pictures import VIEWS, draw
@@ -115,6 +116,14 @@ class Rooms:
             raise ValueError(f"held_out: expected the factors wall and door, found {found} without {missing[0]}")
         layouts = two_rooms(*(held_out.factors[name].flatten() for name in ("wall", "door")))
         return checked_tasks(Tasks(layouts, held_out.x, held_out.y))
+
+    def episodes(self, tasks: Tasks, collisions: str = "push", generator: Generator | None = None) -> Episodes:
+        """Return episodes in which one can act, each from its start.
+
+        Args: tasks: N of them; collisions: what happens to a dot that hits something; generator: of pushes.
+        Raises: ValueError for tasks that cannot be done, an unknown name or a push without a generator.
+        """
+        return Episodes(tasks, self.draw, self.step_limit, collisions, generator)
 
     def _walks(self, layouts: Layouts, steps: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions [B, T+1, 2], actions [B, T, 2] and blocked [B, T]; published are windows of episodes."""
