@@ -52,8 +52,8 @@ class MapReader(nn.Module):
     def bind(self, static: Tensor) -> Bound:
         """Return the step on maps static [G, C, H, W], each of B/G trajectories. Raises: ValueError for a shape."""
         check_static(static, self.static)
-        features = self.map(static)  # [G, F, H, W]
-        return Bound(self._step, features.flatten(2).transpose(1, 2))
+        features = self.map(static.contiguous(memory_format=torch.channels_last))  # [G, F, H, W]
+        return Bound(self._step, features.permute(0, 2, 3, 1).flatten(1, 2))
 
     def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """Raises: ValueError, because it is told no map."""

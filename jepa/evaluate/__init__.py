@@ -11,5 +11,7 @@ MEASURES = {
     "pixels": "jepa.evaluate.pixels:pixels",
     **{name: f"jepa.evaluate.latents:{name}" for name in ("modes", "latents", "entries", "wells")},
     "amortization": "jepa.evaluate.inference:amortization",
+    **{name: f"jepa.evaluate.world_models:{name}" for name in ("code", "unrolling", "leaks")},
+    "planning": "jepa.evaluate.planning:planning",
     **{name: f"jepa.evaluate.sparsity:{name}" for name in ("sparsity", "unrolled")},
 }

@@ -15,19 +15,23 @@ from jepa.data import HeldOut
 from jepa.encoded import Encoded
 from jepa.encoders import ENCODERS, Identity
 from jepa.evaluate import MEASURES
-from jepa.evaluate.subject import Measure, Subject
+from jepa.evaluate.acting import Acting
+from jepa.evaluate.subject import Measure, Subject, reference_of
 from jepa.latents import LATENTS, NETWORKS
 from jepa.latents.base import Latent
 from jepa.model import JEPA
+from jepa.modes import undisturbed
 from jepa.monitor import Monitor
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.pairs import PairObjective
+from jepa.objectives.trajectories import TrajectoryObjective
 from jepa.predictors import PREDICTORS
 from jepa.runs import sequences
 from jepa.runs.config import Config
 from jepa.runs.kinds import Part, check_options, checked, make, unknown
 from jepa.sampling import draw
 from jepa.streams import generator_for, number
+from jepa.trajectory_monitor import TrajectoryMonitor
 from jepa.worlds import WORLDS
 from jepa.worlds.base import Branching, World
 from jepa.worlds.pairs import NEAR, Pairs, mismatched
@@ -38,8 +42,8 @@ class Parts(NamedTuple):
 
     world: World
     model: JEPA
-    objective: PairObjective
-    sample: Source  # of training pairs
+    objective: PairObjective | TrajectoryObjective
+    sample: Source  # of training pairs or trajectories
 
 
 def world(config: Config) -> World:
@@ -137,11 +141,13 @@ def measures(config: Config) -> list[Measure]:
 
 def subject(
     config: Config, seed: int, of: Parts, held_out: HeldOut, reference: float, encoded: Encoded | None = None
-) -> Subject:
+) -> Subject | Acting:
     """Return a trained model, on the CPU, with what it is measured on.
 
     Args: of: the parts, trained; reference: E0; encoded: by its encoders, where they are frozen.
     """
+    if of_trajectories(config):
+        return sequences.subject(config, seed, of, held_out, reference, streams(config, seed))
     return Subject(
         model=as_measured(config, of.model).eval(),
         world=of.world,
@@ -156,6 +162,12 @@ def subject(
         recipe=(config.train, config.loss),
         encoded=encoded,
     )
+
+
+def reference(config: Config, of: Parts, held_out: HeldOut) -> float:
+    """Return E0, the mean distance between unrelated representations of a model that is not yet trained."""
+    with undisturbed(of.model):
+        return sequences.reference(of) if of_trajectories(config) else reference_of(of.model, held_out)
 
 
 def streams(config: Config, seed: int, apart: Container[str] = ()) -> Callable[[str], Generator]:
@@ -197,11 +209,13 @@ def actions(config: Config, factors: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([empty, *(factors[name].to(empty) for name in config.condition_on)], 1)
 
 
-def monitor(config: Config, of: Parts) -> Monitor:
-    """Return the monitor of an untrained model, on the configured device: on pairs of its kind, with their factors.
+def monitor(config: Config, of: Parts) -> Monitor | TrajectoryMonitor:
+    """Return the monitor of an untrained model, on the configured device: on data of its kind, with their factors.
 
-    The pairs are the same for all seeds.
+    They are the same for all seeds.
     """
+    if of_trajectories(config):
+        return sequences.monitor(config, of.model, of.objective, of.sample)
     generator = generator_for(config.streams, 0, "watched pairs", config.device)
     pairs, world = draw(of.sample, config.monitor.pairs, generator), of.world
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]

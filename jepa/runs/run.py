@@ -22,9 +22,8 @@ from jepa.checkpoints import load as load_checkpoint
 from jepa.checkpoints import restore
 from jepa.data import load
 from jepa.encoded import Encoded
-from jepa.evaluate.subject import Row, measured, reference_of
+from jepa.evaluate.subject import Row, measured
 from jepa.model import JEPA
-from jepa.modes import undisturbed
 from jepa.monitor import CollapseWarning, drawn
 from jepa.runs import build, progress
 from jepa.runs.build import Parts
@@ -117,8 +116,7 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, {"world": config.world.flat()}, config.evaluation.pairs)
     of = build.parts(config, task.seed, encoded="encoder" in task.parents)
-    with undisturbed(of.model):
-        reference = reference_of(of.model, held_out)
+    reference = build.reference(config, of, held_out)
     folders = {role: train_run(parent, store) for role, parent in task.parents.items()}
     parents = {role: load_parts(task.parents[role], kept) for role, kept in folders.items()}
     encoded = None

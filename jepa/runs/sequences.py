@@ -9,11 +9,15 @@ from typing import Any
 from torch import Generator, nn
 
 from jepa.batches import Source, Trajectories
-from jepa.objectives.trajectories import InverseDynamics, Terms, TrajectoryObjective
+from jepa.data import HeldOut
+from jepa.evaluate.acting import Acting
+from jepa.measures.collapse import reference_energy
+from jepa.objectives.trajectories import InverseDynamics, Terms, TrajectoryObjective, encoded
 from jepa.runs.config import Config
 from jepa.runs.kinds import Part, make, parameters
 from jepa.trajectory_monitor import TrajectoryMonitor, drawn
 
+REFERENCE = 96  # trajectories for E0
 STEPS = 8  # of a training trajectory, where the configuration names no other number
 
 
@@ -59,3 +63,18 @@ def surroundings(world: Any, predictor: Part, kinds: Mapping[str, Any]) -> dict[
 def monitor(config: Config, model: nn.Module, objective: nn.Module, sample: Callable) -> TrajectoryMonitor:
     """Return the monitor of an untrained model, on the configured device."""
     return drawn(model, objective, sample, config.train.steps, config.monitor.times)
+
+
+def reference(of: Any) -> float:
+    """Return E0 of an untrained model, from frames of its own source. Args: of: the parts of a run."""
+    batch = of.sample(REFERENCE, Generator().manual_seed(0))
+    return reference_energy(encoded(of.model, batch.frames).flatten(0, 1))
+
+
+def subject(
+    config: Config, seed: int, of: Any, held_out: HeldOut, reference: float, stream: Callable[[str], Generator]
+) -> Acting:
+    """Return a trained world model, on the CPU, with what it is measured on."""
+    options = {"samples": config.evaluation.samples, "probe": config.evaluation.probe}
+    tasks = of.world.tasks_of(held_out)
+    return Acting(of.model.eval(), of.world, tasks, reference, stream, of.sample, seed, **options)
