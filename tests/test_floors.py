@@ -14,7 +14,7 @@ FLOORS = [  # of packages and modules, in runs/ of each module
     {"batches", "checkpoints", "encoders", "energy", "minimize", "modes", "static", "streams"},
     {"data", "latents", "measures", "predictors"},
     {"model", "sources", "worlds"},
-    {"loaders", "objectives", "sampling"},
+    {"gym", "loaders", "objectives", "sampling"},
     {"diagnosis", "encoded", "train"},
     {"monitor"},
     {"evaluate"},
