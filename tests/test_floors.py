@@ -11,12 +11,13 @@ import pytest
 from conftest import ROOT
 
 FLOORS = [  # of packages and modules, in runs/ of each module
-    {"batches", "checkpoints", "encoders", "energy", "minimize", "modes", "static", "streams"},
+    {"batches", "bound", "checkpoints", "encoders", "energy", "minimize", "modes", "static", "streams"},
     {"data", "latents", "measures", "predictors"},
-    {"model", "planning", "sources", "worlds"},
-    {"loaders", "objectives", "sampling"},
+    {"keypoints", "maps", "model", "planning", "sources", "strided", "worlds"},
+    {"gym", "loaders", "objectives", "sampling"},
     {"diagnosis", "encoded", "train"},
     {"monitor"},
+    {"trajectory_monitor"},
     {"evaluate"},
     {"runs", "runs.behavior", "runs.kinds", "runs.processes", "runs.progress"},
     {"runs.config"},

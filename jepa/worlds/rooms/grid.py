@@ -1,0 +1,101 @@
+"""Grids of rooms: walls with a door each between neighbors, some of them shut, as another layout of the same world.
+
+Rooms are 8 units wide and high, walls 1 thick, doors 3 wide; a wall blocks where it is drawn. The open doors are those
+of a spanning tree, so that a way leads from every room to every other, and each other door with a given probability.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.worlds.rooms.layouts import Layouts, at_least_one
+
+ROOM = 8.0  # units from wall to wall
+WALL = 1.0  # thickness of a wall, in units
+DOOR = 3.0  # width of a door, in units
+OFFSET = 1.5  # how far a door is from the middle of its wall at most, in units
+LOOPS = 0.8  # probability of a door that the tree does not need
+
+
+def grid(count: int, rows: int, columns: int, generator: Generator, loops: float = LOOPS) -> Layouts:
+    """Return layouts of rows × columns rooms, drawn on the generator's device.
+
+    The bounds go from (0, 0) to the far walls; a picture shows a square with the outer walls and, in a grid that is no
+    square, empty space beyond. Doors come in the order of `neighbors`, shut ones too: a shut door is a box like a wall,
+    an open one a box without area outside the bounds.
+
+    Args: count: B; loops: probability that a door is open that no way needs.
+    Raises: ValueError for count, rows or columns < 1, or loops outside of [0, 1].
+    """
+    at_least_one(count)
+    if rows < 1 or columns < 1 or not 0 <= loops <= 1:
+        found = f"{rows}, {columns} and {loops}"
+        raise ValueError(f"rows, columns, loops: expected at least 1, 1 and a probability, found {found}")
+    pairs = neighbors(rows, columns, generator.device)
+    offset, luck = torch.rand(2, count, len(pairs), generator=generator, device=generator.device)
+    opened = spanning_tree(count, rows * columns, pairs, generator) | (luck < loops)
+    center, beside = _centers(pairs, columns), pairs[:, 0] // columns == pairs[:, 1] // columns
+    along = torch.where(beside.unsqueeze(1), center.new_tensor([0.0, 1.0]), center.new_tensor([1.0, 0.0]))
+    doors = center + (OFFSET * (2 * offset - 1)).unsqueeze(-1) * along
+    size = torch.tensor([columns, rows], device=generator.device) * (ROOM + WALL) - WALL
+    solids = _solids(center, along, doors, opened)
+    frame = torch.cat([torch.zeros_like(size), size]).expand(count, 4)
+    side = float(size.max()) + WALL
+    extent = size.new_tensor([-WALL, -WALL, side, side]).expand(count, 4)
+    return Layouts(frame, solids, torch.cat([solids, _outline(size).expand(count, 4, 4)], 1), doors, opened, extent)
+
+
+def neighbors(rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return which rooms share a wall, [E, 2], numbered row by row: first those side by side."""
+    rooms = torch.arange(rows * columns, device=device).view(rows, columns)
+    beside = torch.stack([rooms[:, :-1].flatten(), rooms[:, 1:].flatten()], 1)
+    below = torch.stack([rooms[:-1].flatten(), rooms[1:].flatten()], 1)
+    return torch.cat([beside, below])
+
+
+def spanning_tree(count: int, rooms: int, pairs: Tensor, generator: Generator) -> Tensor:
+    """Return the edges [count, E] of trees that span all rooms, bool: of least weight for uniform weights (Prim 1957).
+
+    Args: pairs: [E, 2] of int64, which rooms are neighbors.
+    """
+    weight = torch.rand(count, len(pairs), generator=generator, device=generator.device)
+    reached = torch.zeros(count, rooms, dtype=torch.bool, device=generator.device)
+    reached[:, 0] = True
+    tree, rows = torch.zeros_like(weight, dtype=torch.bool), torch.arange(count, device=generator.device)
+    for _ in range(rooms - 1):
+        leads_out = reached[:, pairs[:, 0]] ^ reached[:, pairs[:, 1]]
+        edge = torch.where(leads_out, weight, torch.inf).argmin(1)
+        tree[rows, edge] = True
+        reached[rows.unsqueeze(1), pairs[edge]] = True
+    return tree
+
+
+def _centers(pairs: Tensor, columns: int) -> Tensor:
+    """Return the middles of the walls between rooms [E, 2], in units."""
+    places = torch.stack([pairs % columns, pairs // columns], -1) * (ROOM + WALL) + ROOM / 2
+    return places.mean(1)
+
+
+def _solids(center: Tensor, along: Tensor, doors: Tensor, opened: Tensor) -> Tensor:
+    """Return the boxes of all inner walls [B, 3 E, 4]: before the door, behind it, and the door if it is shut."""
+    thick = (1 - along) * WALL / 2
+    end = along * (ROOM / 2 + WALL)  # with the posts at both ends
+    low, high = (center - end).expand_as(doors), (center + end).expand_as(doors)
+    left, right = doors - along * DOOR / 2, doors + along * DOOR / 2
+    before, behind = torch.cat([low - thick, left + thick], -1), torch.cat([right - thick, high + thick], -1)
+    gate = torch.cat([left - thick, right + thick], -1)
+    nowhere = torch.full_like(gate, -WALL / 2)
+    return torch.cat([before, behind, torch.where(opened.unsqueeze(-1), nowhere, gate)], 1)
+
+
+def _outline(size: Tensor) -> Tensor:
+    """Return the four outer walls as they are drawn, [4, 4]."""
+    x, y = size.tolist()
+    boxes = [
+        (-WALL, -WALL, 0, y + WALL),
+        (x, -WALL, x + WALL, y + WALL),
+        (-WALL, -WALL, x + WALL, 0),
+        (-WALL, y, x + WALL, y + WALL),
+    ]
+    return size.new_tensor(boxes)
