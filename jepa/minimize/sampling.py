@@ -134,7 +134,7 @@ def mppi(
 def weights(values: Tensor, temperature: float, relative: bool = False) -> Tensor:
     """Return the weights softmax_k(−(c_k − min c) / λ) of candidates by their costs (Williams et al. 2017).
 
-    Args: values: [B, K] costs, of weight 0 where infinite; temperature: λ in the unit of the cost or, if `relative`,
+    Args: values: [B, K] costs above −∞, of weight 0 where infinite; temperature: λ in the unit of the cost or, if `relative`,
         in standard deviations of the finite costs of the problem: then neither a factor nor a summand of all costs
         changes a weight.
     Returns: [B, K], their sum 1; equal where all are infinite.
@@ -143,7 +143,6 @@ def weights(values: Tensor, temperature: float, relative: bool = False) -> Tenso
     if not temperature > 0:
         raise ValueError(f"temperature: expected a number above 0, found {temperature}")
     finite = values < torch.inf
-    values = values.clamp(min=torch.finfo(values.dtype).min)  # of −∞ nothing could be subtracted
     above = torch.where(finite, values - values.amin(1, keepdim=True), torch.inf)
     scale = torch.ones_like(above[:, :1])
     if relative:
