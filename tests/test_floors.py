@@ -12,8 +12,8 @@ from conftest import ROOT
 
 FLOORS = [  # of packages and modules, in runs/ of each module
     {"batches", "bound", "checkpoints", "encoders", "energy", "minimize", "modes", "static", "streams"},
-    {"data", "latents", "measures", "predictors"},
-    {"keypoints", "maps", "model", "planning", "sources", "strided", "worlds"},
+    {"data", "keypoints", "latents", "measures", "predictors", "strided"},
+    {"maps", "model", "planning", "sources", "worlds"},
     {"gym", "loaders", "objectives", "sampling"},
     {"diagnosis", "encoded", "train"},
     {"monitor"},
@@ -21,7 +21,7 @@ FLOORS = [  # of packages and modules, in runs/ of each module
     {"evaluate"},
     {"runs", "runs.behavior", "runs.kinds", "runs.processes", "runs.progress"},
     {"runs.config"},
-    {"runs.variants"},
+    {"runs.sequences", "runs.variants"},
     {"runs.build", "runs.data", "runs.tasks"},
     {"runs.frozen", "runs.resumed"},
     {"runs.run"},

@@ -13,5 +13,6 @@ MEASURES = {
     "amortization": "jepa.evaluate.inference:amortization",
     **{name: f"jepa.evaluate.world_models:{name}" for name in ("code", "unrolling", "leaks")},
     "planning": "jepa.evaluate.planning:planning",
+    "known": "jepa.evaluate.known:known",
     **{name: f"jepa.evaluate.sparsity:{name}" for name in ("sparsity", "unrolled")},
 }
