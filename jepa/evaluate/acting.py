@@ -6,7 +6,7 @@ Positions are used here alone: to read what a code holds, to draw and to score. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -40,9 +40,9 @@ class Acting:
 
     @cached_property
     def trajectories(self) -> Trajectories:
-        """Trajectories of the kind the model was trained on, four times as long."""
+        """Trajectories of the kind the model was trained on, from their starts on, and 32 steps long."""
         count = self.samples // self.world.group * self.world.group
-        return self.world.trajectories(count, 32, self.stream("probe trajectories"))
+        return replace(self.world, before=0).trajectories(count, 32, self.stream("probe trajectories"))
 
     @cached_property
     def s(self) -> Tensor:
