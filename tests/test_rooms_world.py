@@ -74,6 +74,21 @@ def test_static_part_has_no_dot_and_what_moves_no_wall():
     assert torch.equal(one.factors["position"], gray.factors["position"])  # pictures draw no numbers
 
 
+@pytest.mark.parametrize("policy", ["mixed", "published"])
+@pytest.mark.parametrize("collisions", ["stay", "push", "slide"])
+def test_world_works_in_double_precision(policy, collisions):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = Rooms(size=9, group=2, policy=policy, collisions=collisions).trajectories(4, 3, generator())
+        episodes = SMALL.episodes(SMALL.tasks(2, generator()), collisions, generator())
+        seen = episodes.act(torch.ones(2, 2))
+    finally:
+        torch.set_default_dtype(before)
+    values = [found.frames, found.a, found.static, *found.factors.values(), seen, episodes.positions]
+    assert all(value.dtype == torch.float64 for value in values)
+
+
 def test_pictures_part_into_what_stays_and_what_moves():
     pictures = torch.rand(3, 4, 2, 5, 5, generator=generator())
     static, rest = separate(pictures)
