@@ -143,6 +143,9 @@ def test_published_policy():
     expected = stats.truncnorm(-2, 2, loc=1, scale=0.4)
     assert 0.2 - 1e-5 <= float(length.min()) and float(length.max()) <= 1.8 + 1e-5
     assert stats.kstest(length[::37], expected.cdf).pvalue > 0.001
+    heading = torch.atan2(actions[..., 1], actions[..., 0]).double()
+    turn = torch.remainder(heading.diff(dim=1) + math.pi, 2 * math.pi) - math.pi
+    assert stats.kstest(turn.flatten()[::37], stats.vonmises(5.0).cdf).pvalue > 0.001
     way = start.unsqueeze(1) + torch.cat([torch.zeros(4000, 1, 2), actions.cumsum(1)], 1)
     off = way - layouts.doors[:, :1]
     at_door = ((off[..., 0].abs() <= 1) & (off[..., 1].abs() <= 4)).any(1)

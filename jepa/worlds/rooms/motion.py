@@ -142,7 +142,7 @@ def _slide(boxes: Tensor, position: Tensor, step: Tensor) -> tuple[Tensor, Tenso
     end = position + step
     for _ in range(2):  # two walls stop a dot in the plane
         hit, axis, point = _first(boxes, position, end, GAP)
-        point = _cleared(boxes, point, GAP)
+        point = _cleared(boxes, point, GAP)  # in a corner, rounding may have put it behind the other wall
         normal = torch.nn.functional.one_hot(axis, 2).bool()
         position = torch.where(hit.unsqueeze(-1), point, position)
         end = torch.where(hit.unsqueeze(-1) & normal, point, end)
@@ -158,12 +158,10 @@ def _push(boxes: Tensor, position: Tensor, step: Tensor, generator: Generator) -
     end = position + step
     hit, axis, contact = _first(boxes, position, end, 0.0)
     normal, away = torch.nn.functional.one_hot(axis, 2).bool(), torch.where(end > position, -1.0, 1.0)
-    off = torch.where(normal, away * noise.abs(), noise)
-    # from 0.3 off the face, among boxes that are 0.3 larger
-    base = _cleared(boxes, contact, CLEARANCE + GAP)
+    rest = torch.where(normal, away * (noise.abs() - CLEARANCE).clamp(min=0), noise)
+    # among boxes that are 0.3 larger, from 0.3 off the face
     larger = boxes + CLEARANCE * torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=boxes.dtype, device=boxes.device)
-    rest = torch.where(normal, away * (off.abs() - CLEARANCE).clamp(min=0), off)
-    pushed, _ = _slide(larger, base, rest)
+    pushed, _ = _slide(larger, contact, rest)
     return torch.where(hit.unsqueeze(-1), pushed, end), hit
 
 
