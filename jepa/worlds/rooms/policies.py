@@ -106,7 +106,7 @@ def von_mises(concentration: float, shape: tuple[int, ...], generator: Generator
     theta = torch.linspace(-math.pi, math.pi, ANGLES + 1, dtype=torch.float64)
     middle = (theta[1:] + theta[:-1]) / 2
     mass = (concentration * (middle.cos() - 1)).exp().cumsum(0)
-    below = torch.cat([mass.new_zeros(1), mass / mass[-1]]).float().to(generator.device)
+    below = torch.cat([mass.new_zeros(1), mass / mass[-1]]).to(generator.device, torch.get_default_dtype())
     share = torch.rand(shape, generator=generator, device=generator.device)
     place = torch.searchsorted(below, share, right=True).clamp(1, ANGLES)
     part = (share - below[place - 1]) / (below[place] - below[place - 1]).clamp(min=1e-12)
