@@ -14,7 +14,7 @@ from jepa.evaluate.subject import Row, refused
 from jepa.keypoints import UNIT
 from jepa.planning.actions import Box
 from jepa.planning.control import Control, Log, control
-from jepa.planning.costs import Distance
+from jepa.planning.costs import Distance, Module
 from jepa.planning.growth import TreeSearch
 from jepa.planning.level import Level, Plan
 from jepa.planning.servo import moves, nearest
@@ -37,14 +37,14 @@ class Agent:
     goal: Tensor  # [B, D]
 
 
-def level_of(step: Any, goal: Tensor, horizon: int, limit: float, over: str = "last") -> Level:
-    """Return the level of episodes with a step of their own and a goal [B, D]; the cost is the distance in s."""
+def level_of(step: Any, cost: Module, horizon: int, limit: float) -> Level:
+    """Return the level of episodes that have a step and a cost of their own, both with `rows`."""
 
     def rows(index: Tensor) -> Level:
         """Return the level of some of them."""
-        return level_of(step.rows(index), goal[index], horizon, limit, over)
+        return level_of(step.rows(index), cost.rows(index), horizon, limit)
 
-    return Level(step, Distance(goal, over), horizon, Box(2, norm=limit), rows=rows)
+    return Level(step, cost, horizon, Box(2, norm=limit), rows=rows)
 
 
 def learned(subject: Acting, present: Tensor, goal: Tensor) -> Agent:
@@ -122,7 +122,7 @@ def driven(
         """Return the best of a few moves."""
         return nearest(level, s, candidates)
 
-    level = level_of(agent.step, agent.goal, search.depth, limit)
+    level = level_of(agent.step, Distance(agent.goal), search.depth, limit)
     return control(acting, agent.encode, level, (plan, close), generator, settings)
 
 
