@@ -18,7 +18,8 @@ def known(subject: Acting, episodes: int = 200, steps: int = 200, collisions: st
 
     `random`: headings and lengths uniform, anew in every step. `straight`: the longest step toward the true goal, less
     where it is nearer; `straight_stay` the same where a blocked step does not happen, because the published push lets
-    a dot creep along a wall to its door. `oracle`: the tree, on true positions and with the world's own step, which is told of no push.
+    a dot creep along a wall to its door. `oracle`: the tree, on true positions and with the world's own step, which is
+    told of no push.
     Args: as for `planning`.
     """
     if not isinstance(subject, Acting):
