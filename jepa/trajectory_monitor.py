@@ -44,6 +44,8 @@ class TrajectoryMonitor:
 
         Raises: ValueError for what are no trajectories, or less than 4 of them.
         """
+        if not hasattr(batch, "frames"):
+            raise ValueError(f"batch: expected trajectories, found {type(batch).__name__}")
         if len(checked(batch, precision(model)).frames) < 4:
             raise ValueError(f"batch: expected at least 4 trajectories, found {len(batch.frames)}")
         self._objective, self._batch, self._steps = objective, batch, steps
