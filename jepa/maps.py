@@ -38,7 +38,9 @@ class MapReader(nn.Module):
         Raises: ValueError for widths that are no pairs, or differ, a map without pixels, or numbers not above 0.
         """
         super().__init__()
-        _check(inputs, outputs, static, [*channels, *hidden, limit, reach])
+        _check(inputs, outputs, static, channels, [*hidden, limit, reach])
+        if min(static[1:]) < 2:
+            raise ValueError(f"static: expected at least 2 pixels a side to read between, found {list(static)}")
         if inputs % 2:
             raise ValueError(f"inputs: expected two numbers a keypoint, found {inputs}")
         self.static, self.limit, self.reach = tuple(static), limit, reach
@@ -65,7 +67,8 @@ class MapReader(nn.Module):
         s = s.unflatten(-1, (-1, 2))  # [B, K, J, 2]
         middle = s.new_tensor([(width - 1) / 2, (height - 1) / 2])
         pixel = torch.minimum((s * UNIT + middle).clamp_min(0), 2 * middle)
-        corner = torch.minimum(pixel.detach().floor(), 2 * middle - 1).clamp_min(0)
+        # a state that is no number has no pixel, and what is read there is none either
+        corner = torch.minimum(pixel.detach().floor(), 2 * middle - 1).clamp_min(0).nan_to_num()
         within = pixel - corner  # [B, K, J, 2] from 0 to 1
         index = (corner[..., 1] * width + corner[..., 0]).long() + rows.view(-1, 1, 1) * (height * width)
         flat, (right, down) = maps.flatten(0, 1), within.split(1, -1)
@@ -107,7 +110,7 @@ class MapCode(nn.Module):
         Raises: ValueError if inputs and outputs differ, the map has no pixels, or a number is not above 0.
         """
         super().__init__()
-        _check(inputs, outputs, static, [*channels, *hidden, code, limit, reach])
+        _check(inputs, outputs, static, channels, [*hidden, code, limit, reach])
         self.static, self.limit, self.reach = tuple(static), limit, reach
         layers: list[nn.Module] = []
         height, width = static[1:]
@@ -140,14 +143,15 @@ def _motion(widths: Sequence[int]) -> nn.Module:
     return made
 
 
-def _check(inputs: int, outputs: int, static: Shape, numbers: Sequence[float]) -> None:
+def _check(inputs: int, outputs: int, static: Shape, channels: Sequence[int], numbers: Sequence[float]) -> None:
     """Raises: ValueError for a predictor of differing widths, a map that has no pixels, or a number not above 0."""
+    numbers = [*channels, *numbers]
     if inputs != outputs or inputs < 1:
         raise ValueError(f"inputs, outputs: expected the same width, found {inputs}, {outputs}")
     if isinstance(static, int):
         raise ValueError(f"static: expected a map, C, H, W, found a width of {static}")
-    if not min(numbers) > 0:
-        raise ValueError(f"channels, hidden, code, limit, reach: expected numbers above 0, found {list(numbers)}")
+    if not channels or not min(numbers) > 0:
+        raise ValueError(f"channels, hidden, code, limit, reach: expected numbers above 0, found {numbers}")
 
 
 def _unbound() -> ValueError:

@@ -79,11 +79,17 @@ class JEPA(nn.Module):
     def bound(self, static: Tensor) -> Step:
         """Return the step of trajectories that share static [G, …] in their order (`Trajectories.static`), once made.
 
-        A predictor that uses what stays the same has `bind(static)`, which returns a step; one that has not is not
-        told.
+        A predictor that uses what stays the same has `bind(static)`, which returns a step. One that has not, such as a
+        recurrent one on whole pictures, is not told of it: the step is the model's own, whatever static is.
+
+        Raises: ValueError as `bind`; when called, if the step returns anything but [B, K, D].
         """
-        bind = getattr(self.predictor, "bind", None)
-        return Checked(self.predictor if bind is None else bind(static))
+        return Checked(self.predictor.bind(static) if self.binds else self.predictor)
+
+    @property
+    def binds(self) -> bool:
+        """Whether the predictor is told what stays the same throughout a trajectory."""
+        return hasattr(self.predictor, "bind")
 
     def D(self, s_x: Tensor, a: Tensor, s_y: Tensor) -> Cost:
         """Return D(s_y, Pred(s_x, a, z)) as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10).

@@ -7,6 +7,7 @@ So the spread *within* trajectories is looked at too, and how much of the code's
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class TrajectoryMonitor:
 
         Raises: ValueError for what are no trajectories, or less than 4 of them.
         """
+        if not hasattr(batch, "frames"):
+            raise ValueError(f"batch: expected trajectories, found {type(batch).__name__}")
         if len(checked(batch, precision(model)).frames) < 4:
             raise ValueError(f"batch: expected at least 4 trajectories, found {len(batch.frames)}")
         self._objective, self._batch, self._steps = objective, batch, steps
@@ -68,10 +71,15 @@ class TrajectoryMonitor:
             warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=2)
 
     def evaluate(self, model: JEPA) -> Signs:
-        """Return what the model's codes show as it is outside of training; it is left as it was."""
+        """Return what the model's codes show as it is outside of training; it is left as it was.
+
+        Of codes that are not finite it is nan; the training itself says why.
+        """
         with undisturbed(model):
-            loss = self._objective(model, self._batch, 1.0)
             s = encoded(model, self._batch.frames)
+            if not bool(s.isfinite().all()):
+                return Signs(*[math.nan] * 4)
+            loss = self._objective(model, self._batch, 1.0)
         return signs(s, self._batch.a, float(loss.terms["energy"]))
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,8 +125,8 @@ def _driven(change: Tensor, a: Tensor) -> float:
     with torch.device("cpu"):
         (known, asked), (told, truth) = ((part[:half].flatten(0, 1), part[half:].flatten(0, 1)) for part in (a, change))
         predicted = Probe(known, told, features=0)(asked)
-    residual = (truth - predicted).square().sum()
-    return float(1 - residual / (truth - truth.mean(0)).square().sum().clamp_min(1e-12))
+    total = (truth - truth.mean(0)).square().sum()
+    return float(1 - (truth - predicted).square().sum() / total) if total > 1e-12 else 0.0  # nothing moves
 
 
 def drawn(model: JEPA, objective: nn.Module, sample: Any, steps: int, times: int, count: int = 96) -> TrajectoryMonitor:

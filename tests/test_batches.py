@@ -78,6 +78,8 @@ def test_shapes_that_do_not_fit_are_named(call, message):
         SimpleNamespace(x=torch.zeros(8, 3, 4, 4), a=X, y=torch.zeros(8)),
         Trajectories(FRAMES, torch.zeros(4, 2, 0), torch.zeros(4, 0), {}),
         SimpleNamespace(frames=FRAMES, a=torch.zeros(4, 2, 6), static=torch.zeros(4, 1, 9, 9)),
+        SimpleNamespace(frames=FRAMES, a=torch.zeros(4, 2, 6), static=torch.zeros(2, 1, 9, 9)),  # two share each
+        SimpleNamespace(frames=FRAMES, a=torch.zeros(4, 2, 6), static=torch.zeros(1, 0)),
     ],
 )
 def test_a_good_batch_comes_back_as_it_is(batch):
@@ -119,7 +121,10 @@ def vars_of(batch):
         (Trajectories(FRAMES, FRAMES[:, :2], None, {}), "static: expected torch.float32 [B, …], found NoneType; where "
          "there is nothing to give, give [B, 0]"),
         (Trajectories(FRAMES, FRAMES, X[:4], {}), "a: expected [B, 2, A] for frames [4, 3, 5], found [4, 3, 5]"),
-        (Trajectories(FRAMES, FRAMES[:, :2], X[:3], {}), "static: expected a batch of 4 as for frames, found 3"),
+        (Trajectories(FRAMES, FRAMES[:, :2], X[:0], {}), "or a divisor of it, found 0"),
+        (Trajectories(FRAMES, FRAMES[:, :2], torch.zeros(8, 3), {}), "or a divisor of it, found 8"),
+        (Trajectories(FRAMES, FRAMES[:, :2], X[:3], {}), "static: expected a batch of 4 as for frames, or a "
+         "divisor of it, found 3"),
     ],
 )  # fmt: skip
 def test_a_batch_that_no_model_takes_is_named(batch, message):

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from jepa.predictors import MLP, PREDICTORS, Additive, Identity, rollout
+from jepa.predictors import MLP, PREDICTORS, Additive, Identity, Recurrent, rollout
+
+UNBOUND = [name for name, kind in PREDICTORS.items() if not isinstance(kind, str)]  # the others: test_maps.py
 
 ALONE, SHARED, EACH = (1, 1), (5, 1), (5, 6)  # leading axes of a value for all problems, for one, and a candidate
 
@@ -15,7 +17,7 @@ ALONE, SHARED, EACH = (1, 1), (5, 1), (5, 6)  # leading axes of a value for all 
 def build(kind=MLP, inputs=3, outputs=3, action=2, latent=4, **options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        options = {"hidden": (8, 6)} | options if kind is not Identity else options
+        options = {"hidden": (8, 6)} | options if kind in (MLP, Additive) else options
         return kind(inputs, outputs, action, latent, **options).double()
 
 
@@ -34,7 +36,7 @@ def test_split_first_layer_is_one_layer_on_everything(inputs, action, latent, ax
     assert predictor(**given).shape == (5, axes[1], 3)
 
 
-@pytest.mark.parametrize("name", PREDICTORS)
+@pytest.mark.parametrize("name", UNBOUND)
 @pytest.mark.parametrize("z", [ALONE, SHARED, EACH])
 @pytest.mark.parametrize("a", [ALONE, SHARED, EACH])
 @pytest.mark.parametrize("s", [ALONE, SHARED, EACH])
@@ -119,7 +121,19 @@ def test_rollout_of_what_candidates_share_is_a_loop_over_candidates(shared):
     torch.testing.assert_close(everyone, rollout(build(), s, *(part[:1].expand(5, -1, -1, -1) for part in (a, z))))
 
 
-@pytest.mark.parametrize("kind, widths", [(MLP, (2, 4)), (Additive, (2, 4)), (Identity, (0, 0))])
+@pytest.mark.parametrize("limit", [1.0, 2.5])
+@pytest.mark.parametrize("action, latent", [(2, 4), (2, 0), (0, 4)])
+def test_recurrent_is_the_gated_unit_of_torch_over_all_steps(action, latent, limit):
+    predictor, witness = build(Recurrent, 3, 3, action, latent, limit=limit), nn.GRU(action + latent, 3).double()
+    cell = predictor.unit.state_dict().items()
+    witness.load_state_dict({f"{name}_l0": value for name, value in cell})
+    s, a, z = normal(5, 6, 3), normal(5, 6, 7, action, seed=1), normal(5, 6, 7, latent, seed=2)
+    driven = torch.cat([a / limit, z], -1).flatten(0, 1).transpose(0, 1)
+    expected = witness(driven, s.flatten(0, 1).unsqueeze(0))[0].transpose(0, 1).unflatten(0, (5, 6))
+    torch.testing.assert_close(rollout(predictor, s, a, z), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind, widths", [(MLP, (2, 4)), (Additive, (2, 4)), (Identity, (0, 0)), (Recurrent, (2, 4))])
 def test_rollout_of_one_step_is_the_step_to_the_bit(kind, widths):
     predictor, (s, a, z) = build(kind, 3, 3, *widths).float(), (part.float() for part in path(steps=1))
     a, z = a[..., : widths[0]], z[..., : widths[1]]
@@ -157,7 +171,7 @@ def test_paths_that_do_not_fit_are_named(a, z, message):
         rollout(build(), normal(5, 6, 3), normal(*a), normal(*z))
 
 
-@pytest.mark.parametrize("kind", [MLP, Additive])
+@pytest.mark.parametrize("kind", [MLP, Additive, Recurrent])
 @pytest.mark.parametrize("name, width", [("s", 3), ("a", 2), ("z", 4)])
 @pytest.mark.parametrize("wrong", [(5, 4), (5, 1, 5)])
 def test_shape_that_does_not_fit_is_named(kind, name, width, wrong):
@@ -174,6 +188,9 @@ def test_shape_that_does_not_fit_is_named(kind, name, width, wrong):
         (MLP, {"gain": -1.0}, "gain: expected a number above 0, found -1.0"),
         (Additive, {"hidden": [8, 0]}, "widths: expected at least 1 everywhere"),
         (Additive, {"latent": 0}, "latent: expected a width of at least 1, found 0"),
+        (Recurrent, {"outputs": 2}, "predictor: expected inputs = outputs, something that drives it .*found 3, 2"),
+        (Recurrent, {"action": 0, "latent": 0}, r"predictor: expected .*found 3, 3, 0 \+ 0"),
+        (Recurrent, {"limit": 0.0}, "predictor: expected .* a limit above 0, found .* 0.0"),
         (Identity, {"outputs": 2, "action": 0, "latent": 0}, "predictor: an identity expects .* found inputs 3"),
         (Identity, {"latent": 0}, "predictor: an identity expects"),
         (Identity, {"action": 0}, "predictor: an identity expects"),

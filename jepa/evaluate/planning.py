@@ -78,6 +78,7 @@ class Oracle:
         return Oracle(self._layouts.rows(index), self._unit / UNIT, self._middle)
 
 
+@torch.no_grad()
 def planning(
     subject: Acting, episodes: int = 1000, steps: int = 200, collisions: str = "push",
     headings: int = 16, cell: float = 1.0, plans: int = 40,

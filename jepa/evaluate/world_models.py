@@ -22,28 +22,46 @@ WALKS = {
 STEPS = 12  # of a straight walk
 PACE = 0.8  # of the longest step
 CHUNK = 120  # trajectories at a time
+PENALTY = 3e-2  # of the probe of walls: there is next to nothing to read
 
 
 @torch.no_grad()
-def code(subject: Acting) -> list[Row]:
+def code(subject: Acting, layouts: int = 4096) -> list[Row]:
     """Return how exactly the position is read from s, what s holds of the layout, and what the monitor would see.
 
-    `position_rmse` is per coordinate, in units; the R² of wall and door are of a probe of the same kind, which learns
-    on other layouts than it is tested on.
+    `position_rmse` is per coordinate, in units. The R² of wall and door are of a probe that learns on one half of
+    `layouts` and is tested on the other; where all walls are the same there are none.
     """
     _needed("code", subject)
-    s, half, factors = subject.s, subject.half, subject.trajectories.factors
-    error = subject.read(s[half:]) - factors["position"][half:]
-    rows = [Row("position_rmse", float(error.square().mean().sqrt()))]
-    some = slice(None, None, 8)  # frames of a trajectory that are far enough apart
-    known = s[:half, some].flatten(0, 1), s[half:, some].flatten(0, 1)
-    for name in ("wall", "door"):
-        target = factors[name].unsqueeze(1).expand(-1, s.shape[1], -1)[:, some]
-        told, asked = target[:half].flatten(0, 1), target[half:].flatten(0, 1)
-        if float(asked.var()) > 0:
-            rows.append(Row(f"{name}_r2", float(Probe(known[0], told, subject.probe, 3e-2).r2(known[1], asked))))
+    s, half = subject.s, subject.half
+    error = subject.read(s[half:]) - subject.trajectories.factors["position"][half:]
     found = signs(s, subject.trajectories.a)
-    return [*rows, *(Row(f"code_{name}", getattr(found, name)) for name in ("spread", "within", "driven"))]
+    return [
+        Row("position_rmse", float(error.square().mean().sqrt())),
+        *_walls(subject, layouts),
+        *(Row(f"code_{name}", getattr(found, name)) for name in ("spread", "within", "driven")),
+    ]
+
+
+def _walls(subject: Acting, count: int) -> list[Row]:
+    """Return how well wall and door are read from s, of two dots in each layout that know nothing of its walls.
+
+    They are uniform between the borders: in trajectories many dots start near a wall, and where they are says where
+    the wall is.
+    """
+    generator = subject.stream("layouts of codes")
+    layouts = subject.world.layouts(count, generator)
+    targets = layouts.doors[:, 0]  # [N, 2], of a wall and of its door
+    if not bool((targets != targets[:1]).any()):
+        return []
+    positions = FREE[0] + (FREE[1] - FREE[0]) * torch.rand(count, 2, 2, generator=generator)
+    parts = []
+    for index in torch.arange(count).split(4 * CHUNK):
+        frames, _ = subject.seen(layouts.rows(index), positions[index])
+        parts.append(subject.model.representation(frames.flatten(0, 1)))
+    s, targets, half = torch.cat(parts), targets.repeat_interleave(2, 0), count // 2 * 2
+    r2 = Probe(s[:half], targets[:half], subject.probe, PENALTY).r2(s[half:], targets[half:])
+    return [Row(f"{name}_r2", float(value)) for name, value in zip(("wall", "door"), r2, strict=True)]
 
 
 @torch.no_grad()
@@ -55,8 +73,9 @@ def unrolling(subject: Acting) -> list[Row]:
     _needed("unrolling", subject)
     batch, start, group = subject.trajectories, subject.half, subject.world.group
     parts = []
-    for first in range(start, len(batch.a), CHUNK - CHUNK % group):
-        rows = slice(first, first + CHUNK - CHUNK % group)
+    many = max(group, CHUNK - CHUNK % group)
+    for first in range(start, len(batch.a), many):
+        rows = slice(first, first + many)
         step = subject.model.bound(batch.static[rows.start // group : -(-min(rows.stop, len(batch.a)) // group)])
         s, a = subject.s[rows, :1], batch.a[rows].unsqueeze(1)
         parts.append(subject.read(rollout(step, s, a, s.new_zeros(1, 1, a.shape[2], 0))[:, 0]))

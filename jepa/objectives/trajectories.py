@@ -101,18 +101,24 @@ class TrajectoryObjective(nn.Module):
 
     def _energy(self, model: JEPA, batch: Trajectories, s: Tensor, beta: float) -> Tensor:
         """Return the mean energy of the roll-outs; with a latent, of z inferred step by step from the frames."""
-        if batch.a.shape[1] == 1 and math.isinf(self.extra.delta) and not hasattr(model.predictor, "bind"):
+        if batch.a.shape[1] == 1 and math.isinf(self.extra.delta) and not model.binds:
             return model.free_energy(s[:, 0], batch.a[:, 0], s[:, 1], beta, learn=True).mean()
         step, z = model.bound(batch.static), s.new_zeros(1, 1, batch.a.shape[1], 0)
         if model.latent.inferred_width:
-            z = self._inferred(model, batch, s)
+            z = self._inferred(model, batch, s, beta)
         predicted = rollout(step, s[:, :1], batch.a.unsqueeze(1), z)[:, 0]  # [B, T, D]
         return robust(predicted, s[:, 1:], self.extra.delta).mean()
 
     @torch.no_grad()
-    def _inferred(self, model: JEPA, batch: Trajectories, s: Tensor) -> Tensor:
+    def _inferred(self, model: JEPA, batch: Trajectories, s: Tensor, beta: float) -> Tensor:
         """Return what the predictor is given of the best z of every step, [B, 1, T, Z]."""
-        if hasattr(model.predictor, "bind"):
+        if model.latent.network is not None:
+            raise ValueError(
+                "inference: expected 'minimize', as no gradient of a roll-out reaches a network, found one"
+            )
+        if not math.isinf(beta):
+            raise ValueError(f"loss.beta: expected infinity, as a roll-out has one z a step, found {beta}")
+        if model.binds:
             raise ValueError("latent: expected none beside a map, found one; z is inferred by steps that read no map")
         pairs = transitions(s, batch.a)
         z = model.latent.predictor_input(model.minimum(pairs.x, pairs.a, pairs.y).argmin.unsqueeze(1))  # [BT, 1, J, Z]

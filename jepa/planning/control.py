@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from jepa.minimize.sampling import shifted
 from jepa.planning.level import Level, Plan, selected
 
 Planner = Callable[[Level, Tensor, Generator, Tensor | None], Plan]  # (level, s, generator, start [B, T, A] or None)
@@ -53,7 +52,7 @@ class Log(NamedTuple):
     states: Tensor  # [B, T+1, D] codes of what was seen
     plans: Tensor  # [B] how many were made
     evaluations: Tensor  # [B] states that the step was asked for
-    first: list[Plan]  # the first plan of all episodes, if any was made
+    first: list[Plan]  # the first that was made, of all episodes that made one then
 
 
 def control(
@@ -67,11 +66,11 @@ def control(
         generator: of the planners.
     Raises: ValueError for no episodes, or as the planners do.
     """
-    s = encode(acting.observe())
-    if not len(s):
-        raise ValueError("acting: expected at least one episode, found none")
-    state = _State(level, s, settings)
     with torch.no_grad():
+        s = encode(acting.observe())
+        if not len(s):
+            raise ValueError("acting: expected at least one episode, found none")
+        state = _State(level, s, settings)
         for _ in range(settings.steps):
             a = state.decide(s, planners, generator)
             s = encode(acting.act(a))
@@ -111,7 +110,7 @@ class _State:
             found = planners[1](selected(self._level, rows), s[rows], generator)
             a[rows] = found.actions[:, 0]
             self._evaluations[rows] += found.evaluations
-            self._length[rows] = 0  # a plan that was left is not taken up again
+        self._length[arrived | close] = 0  # a plan that was left is not taken up again
         self._done.append(a)
         return a
 
@@ -136,8 +135,8 @@ class _State:
     def _plan(self, rows: Tensor, s: Tensor, planner: Planner, generator: Generator) -> None:
         """Make plans for some episodes, from what is left of their last ones."""
         start = None
-        if self._settings.execute and bool((self._plans[rows] > 0).all()):
-            start = shifted(self._actions[rows], self._settings.execute)
+        if self._settings.execute and self._first:  # of an episode that has had no plan, zeros
+            start = _left(self._actions[rows], self._at[rows])
         plan = planner(selected(self._level, rows), s[rows], generator, start)
         if not self._first:
             self._first = [plan]
@@ -152,6 +151,13 @@ def _cost(level: Level, s: Tensor) -> Tensor:
     """Return the cost [B] of being where one is."""
     still = s.new_zeros(len(s), 1, 1, level.actions.width)
     return level.cost(s[:, None, None], still)[:, 0]
+
+
+def _left(actions: Tensor, at: Tensor) -> Tensor:
+    """Return what is left of plans [n, T, A] after `at` [n] steps, with zeros at the end."""
+    time = at.unsqueeze(1) + torch.arange(actions.shape[1], device=at.device)
+    kept = actions.take_along_dim(time.clamp(max=actions.shape[1] - 1).unsqueeze(-1), 1)
+    return torch.where((time < actions.shape[1]).unsqueeze(-1), kept, 0.0)
 
 
 def _placed(all_rows: Tensor, rows: Tensor, parts: Tensor) -> Tensor:

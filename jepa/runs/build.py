@@ -58,6 +58,10 @@ def parts(config: Config, seed: int, encoded: bool = False) -> Parts:
     Raises: ValueError for a part or an option that does not exist, or widths that do not fit.
     """
     made = world(config)
+    if of_trajectories(config):
+        sequences.check(config, made, encoded)
+    elif not hasattr(made, "sample"):
+        raise ValueError(f"objective: expected 'trajectories' for the world {config.world.name!r}, found 'pairs'")
     x, a, y = made.widths
     a += actions(config, made.sample(1, Generator()).factors).shape[1] if config.condition_on else 0
     with torch.random.fork_rng(devices=[]):
@@ -215,7 +219,7 @@ def monitor(config: Config, of: Parts) -> Monitor | TrajectoryMonitor:
     They are the same for all seeds.
     """
     if of_trajectories(config):
-        return sequences.monitor(config, of.model, of.objective, of.sample)
+        return sequences.monitor(config, of)
     generator = generator_for(config.streams, 0, "watched pairs", config.device)
     pairs, world = draw(of.sample, config.monitor.pairs, generator), of.world
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Generator, nn
+from torch import Generator
 
 from jepa.batches import Source, Trajectories
 from jepa.data import HeldOut
@@ -17,8 +17,20 @@ from jepa.runs.config import Config
 from jepa.runs.kinds import Part, make, parameters
 from jepa.trajectory_monitor import TrajectoryMonitor, drawn
 
-REFERENCE = 96  # trajectories for E0
+WATCHED = 96  # trajectories for E0, and for the monitor
+ONLY_PAIRS = {"context": "x", "condition_on": (), "expander": Part("identity")}  # settings that trajectories have not
 STEPS = 8  # of a training trajectory, where the configuration names no other number
+
+
+def check(config: Config, world: Any, frozen: bool) -> None:
+    """Raises: ValueError for settings that trajectories have not, or a world that has none. Args: frozen: encoders."""
+    if not hasattr(world, "trajectories"):
+        raise ValueError(f"objective: expected a world of trajectories, found {config.world.name!r}")
+    if frozen:
+        raise ValueError("parents.encoder: expected none with trajectories, which hold frames, found one")
+    for name, default in ONLY_PAIRS.items():
+        if (value := getattr(config, name)) != default:
+            raise ValueError(f"{name}: expected {default!r} with trajectories, found {value!r}")
 
 
 def objective(config: Config, width: int, action: int, limit: float) -> TrajectoryObjective:
@@ -41,9 +53,7 @@ def objective(config: Config, width: int, action: int, limit: float) -> Trajecto
 
 
 def source(config: Config, world: Any) -> Source:
-    """Return the source of training trajectories. Raises: ValueError for a world that has none."""
-    if not hasattr(world, "trajectories"):
-        raise ValueError(f"objective: expected a world of trajectories, found {config.world.name!r}")
+    """Return the source of training trajectories."""
     steps = config.objective.options.get("steps", STEPS)
 
     def sample(count: int, generator: Generator) -> Trajectories:
@@ -60,15 +70,21 @@ def surroundings(world: Any, predictor: Part, kinds: Mapping[str, Any]) -> dict[
     return {name: value for name, value in told.items() if name in known and value is not None}
 
 
-def monitor(config: Config, model: nn.Module, objective: nn.Module, sample: Callable) -> TrajectoryMonitor:
-    """Return the monitor of an untrained model, on the configured device."""
-    return drawn(model, objective, sample, config.train.steps, config.monitor.times)
+def monitor(config: Config, of: Any) -> TrajectoryMonitor:
+    """Return the monitor of an untrained model, on the configured device. Args: of: the parts of a run."""
+    return drawn(of.model, of.objective, of.sample, config.train.steps, config.monitor.times, _watched(of.world))
 
 
 def reference(of: Any) -> float:
     """Return E0 of an untrained model, from frames of its own source. Args: of: the parts of a run."""
-    batch = of.sample(REFERENCE, Generator().manual_seed(0))
+    batch = of.sample(_watched(of.world), Generator().manual_seed(0))
     return reference_energy(encoded(of.model, batch.frames).flatten(0, 1))
+
+
+def _watched(world: Any) -> int:
+    """Return how many trajectories are looked at: whole groups, where a world draws them in groups."""
+    group = getattr(world, "group", 1)
+    return -(-WATCHED // group) * group
 
 
 def subject(
