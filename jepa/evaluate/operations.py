@@ -13,7 +13,7 @@ from jepa.model import JEPA
 
 
 class Spent(NamedTuple):
-    """Floating-point operations by PyTorch's formulas: a product and a sum are two, what is read or compared is none."""
+    """Floating-point operations by PyTorch's formulas: a product and a sum are two, reading and comparing are none."""
 
     evaluation: float  # of one state that the step is asked for
     encoding: float  # of one picture
