@@ -23,6 +23,7 @@ from benchmarks.one_by_one import KEPT, window
 from jepa.evaluate.acting import Acting
 from jepa.evaluate.operations import Spent, operations
 from jepa.evaluate.planning import driven, learned, level_of, scored, tree_settings
+from jepa.planning.costs import Distance
 from jepa.planning.tree import tree
 from jepa.predictors import Recurrent
 from jepa.runs import build
@@ -84,7 +85,7 @@ def planned(subject: Acting, tasks: Tasks) -> tuple[float, float]:
     def act() -> None:
         """Make the plan."""
         agent, limit = learned(subject, acting.observe(), acting.goal), subject.world.step_limit
-        level = level_of(agent.step, agent.goal, search.depth, limit)
+        level = level_of(agent.step, Distance(agent.goal), search.depth, limit)
         found.append(tree(level, agent.encode(acting.observe()), Generator().manual_seed(3), search))
 
     taken = seconds(act)

@@ -79,16 +79,11 @@ class JEPA(nn.Module):
     def bound(self, static: Tensor) -> Step:
         """Return the step of trajectories that share static [G, …] in their order (`Trajectories.static`), once made.
 
-        A predictor that uses what stays the same has `bind(static)`, which returns a step; of one that has not, the
-        step is the model's own. Raises: ValueError where it has not, and static is not [G, 0].
+        A predictor that uses what stays the same has `bind(static)`, which returns a step; one that has not is not
+        told.
         """
         bind = getattr(self.predictor, "bind", None)
-        if bind is not None:
-            return Checked(bind(static))
-        if static.shape[1:].numel():
-            kind = type(self.predictor).__name__
-            raise ValueError(f"static: expected [G, 0], as {kind} has no `bind(static)`, found {list(static.shape)}")
-        return Checked(self.predictor)
+        return Checked(self.predictor if bind is None else bind(static))
 
     def D(self, s_x: Tensor, a: Tensor, s_y: Tensor) -> Cost:
         """Return D(s_y, Pred(s_x, a, z)) as a function of z alone, [B or 1, K, Z] -> [B, K] (LeCun 2022, equation 10).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-TOLERANCE = 0.05  # by how much a picture may fall below the static part, which has what the tails of near dots share
+TOLERANCE = 1e-4  # by how much a picture may fall below the static part
 
 
 def separate(pictures: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,8 @@ def test_plans_are_the_closed_form(name, near):
     least = effort * (goal - s).square().sum(1) / (3 + effort)
     assert (found.value >= least - 1e-12).all() and (found.value < least + near * 10).all()
     exact = ((goal - s) / (3 + effort)).unsqueeze(1).expand(-1, 3, -1)
-    assert torch.allclose(found.actions, exact, atol=math.sqrt(near * 20))
+    apart = (found.actions - exact).square().sum((1, 2))  # the cost is convex, its least curvature 2 w
+    assert (apart <= (found.value - least) / effort + 1e-9).all()
     torch.testing.assert_close(found.states, s.unsqueeze(1) + found.actions.cumsum(1))
     assert found.length.tolist() == [3] * 4
 

@@ -144,6 +144,13 @@ def test_slide_goes_along_the_wall_and_into_the_door():
     assert blocked and found == pytest.approx([33.0, 22 - 2.0**-10], abs=1e-5)
 
 
+@pytest.mark.parametrize("collisions", ["push", "slide"])
+def test_dot_on_a_surface_moves_along_it(collisions):
+    for start, step in (((31.0, 40.0), (0.0, 2.0)), ((31.0, 40.0), (0.0, -2.0)), ((30.0, 4.0), (-1.5, 0.0))):
+        found, blocked = one(start, step, collisions)
+        assert not blocked and found == pytest.approx([start[0] + step[0], start[1] + step[1]], abs=2.0**-9)
+
+
 def test_push_is_normal_noise_off_the_point_of_contact():
     count = 20000
     start = torch.tensor([29.0, 38.0]).expand(count, 2)

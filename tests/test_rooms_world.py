@@ -74,6 +74,21 @@ def test_static_part_has_no_dot_and_what_moves_no_wall():
     assert torch.equal(one.factors["position"], gray.factors["position"])  # pictures draw no numbers
 
 
+@pytest.mark.parametrize("policy", ["mixed", "published"])
+@pytest.mark.parametrize("collisions", ["stay", "push", "slide"])
+def test_world_works_in_double_precision(policy, collisions):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = Rooms(size=9, group=2, policy=policy, collisions=collisions).trajectories(4, 3, generator())
+        episodes = SMALL.episodes(SMALL.tasks(2, generator()), collisions, generator())
+        seen = episodes.act(torch.ones(2, 2))
+    finally:
+        torch.set_default_dtype(before)
+    values = [found.frames, found.a, found.static, *found.factors.values(), seen, episodes.positions]
+    assert all(value.dtype == torch.float64 for value in values)
+
+
 def test_pictures_part_into_what_stays_and_what_moves():
     pictures = torch.rand(3, 4, 2, 5, 5, generator=generator())
     static, rest = separate(pictures)
@@ -128,6 +143,9 @@ def test_published_policy():
     expected = stats.truncnorm(-2, 2, loc=1, scale=0.4)
     assert 0.2 - 1e-5 <= float(length.min()) and float(length.max()) <= 1.8 + 1e-5
     assert stats.kstest(length[::37], expected.cdf).pvalue > 0.001
+    heading = torch.atan2(actions[..., 1], actions[..., 0]).double()
+    turn = torch.remainder(heading.diff(dim=1) + math.pi, 2 * math.pi) - math.pi
+    assert stats.kstest(turn.flatten()[::37], stats.vonmises(5.0).cdf).pvalue > 0.001
     way = start.unsqueeze(1) + torch.cat([torch.zeros(4000, 1, 2), actions.cumsum(1)], 1)
     off = way - layouts.doors[:, :1]
     at_door = ((off[..., 0].abs() <= 1) & (off[..., 1].abs() <= 4)).any(1)

@@ -14,5 +14,6 @@ MEASURES = {
     **{name: f"jepa.evaluate.world_models:{name}" for name in ("code", "unrolling", "leaks")},
     "planning": "jepa.evaluate.planning:planning",
     "known": "jepa.evaluate.known:known",
+    **{name: f"jepa.evaluate.planners:{name}" for name in ("planners", "sampled")},
     **{name: f"jepa.evaluate.sparsity:{name}" for name in ("sparsity", "unrolled")},
 }

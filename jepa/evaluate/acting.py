@@ -6,7 +6,7 @@ Positions are used here alone: to read what a code holds, to draw and to score. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -21,6 +21,7 @@ from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.tasks import Tasks
 from jepa.worlds.rooms.world import Rooms
 
+OVERLAP = 0.1  # how bright a pixel is at most in both the present and the goal, of dots at least 7.2 units apart
 PENALTY = 1e-4  # of the probe: many samples, few numbers to read
 
 
@@ -40,9 +41,9 @@ class Acting:
 
     @cached_property
     def trajectories(self) -> Trajectories:
-        """Trajectories of the kind the model was trained on, four times as long."""
+        """Trajectories of the kind the model was trained on, from their starts on, and 32 steps long."""
         count = self.samples // self.world.group * self.world.group
-        return self.world.trajectories(count, 32, self.stream("probe trajectories"))
+        return replace(self.world, before=0).trajectories(count, 32, self.stream("probe trajectories"))
 
     @cached_property
     def s(self) -> Tensor:
@@ -85,7 +86,7 @@ class Acting:
         def encode(pictures: Tensor) -> Tensor:
             """Return s [B, D]."""
             if self.world.subtract:
-                pictures = moving(pictures.unsqueeze(1), static)[:, 0]
+                pictures = moving(pictures.unsqueeze(1), static, OVERLAP)[:, 0]
             return self.model.representation(pictures)
 
         return encode

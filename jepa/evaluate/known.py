@@ -17,16 +17,19 @@ def known(subject: Acting, episodes: int = 200, steps: int = 200, collisions: st
     """Return success and cost of episodes without a model: random actions, the straight line, and true dynamics.
 
     `random`: headings and lengths uniform, anew in every step. `straight`: the longest step toward the true goal, less
-    where it is nearer. `oracle`: the tree, on true positions and with the world's own step, which is told of no push.
+    where it is nearer; `straight_stay` the same where a blocked step does not happen, because the published push lets
+    a dot creep along a wall to its door. `oracle`: the tree, on true positions and with the world's own step, which is
+    told of no push.
     Args: as for `planning`.
     """
     if not isinstance(subject, Acting):
         raise refused("known", "a world model with tasks", subject)
     rows, tasks = [], batches(subject.some_tasks(episodes))
-    for name, drive in (("random", _random), ("straight", _straight), ("oracle", _oracle)):
-        found = []
+    kinds = (("random", _random), ("straight", _straight), ("straight_stay", _straight), ("oracle", _oracle))
+    for name, drive in kinds:
+        found, rule = [], "stay" if name == "straight_stay" else collisions
         for number, part in enumerate(tasks):
-            acting = subject.world.episodes(part, collisions, subject.stream(f"{name} collisions {number}"))
+            acting = subject.world.episodes(part, rule, subject.stream(f"{name} collisions {number}"))
             log = drive(subject, acting, part, steps, subject.stream(f"{name} {number}"))
             found.append((log, acting.positions, part))
         rows += scored(found, f"{name}_")

@@ -14,7 +14,7 @@ from jepa.evaluate.subject import Row, refused
 from jepa.keypoints import UNIT
 from jepa.planning.actions import Box
 from jepa.planning.control import Control, Log, control, planners
-from jepa.planning.costs import Distance
+from jepa.planning.costs import Distance, Module
 from jepa.planning.growth import TreeSearch
 from jepa.planning.level import Level, episodic
 from jepa.planning.servo import moves
@@ -36,9 +36,9 @@ class Agent:
     goal: Tensor  # [B, D]
 
 
-def level_of(step: Any, goal: Tensor, horizon: int, limit: float, over: str = "last") -> Level:
-    """Return the level of episodes with a step of their own and a goal [B, D]; the cost is the distance in s."""
-    return episodic(Level(step, Distance(goal, over), horizon, Box(2, norm=limit)))
+def level_of(step: Any, cost: Module, horizon: int, limit: float) -> Level:
+    """Return the level of episodes that have a step and a cost of their own, both with `rows`."""
+    return episodic(Level(step, cost, horizon, Box(2, norm=limit)))
 
 
 def learned(subject: Acting, present: Tensor, goal: Tensor) -> Agent:
@@ -107,7 +107,7 @@ def driven(
 ) -> Log:  # fmt: skip
     """Return what was done in episodes that are planned by a tree, and near the goal one step at a time."""
     candidates = moves(Box(2, norm=limit), 16, (1.0, 0.6, 0.3))
-    level = level_of(agent.step, agent.goal, search.depth, limit)
+    level = level_of(agent.step, Distance(agent.goal), search.depth, limit)
     return control(acting, agent.encode, level, planners(search, candidates), generator, settings)
 
 

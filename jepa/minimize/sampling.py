@@ -134,9 +134,9 @@ def mppi(
 def weights(values: Tensor, temperature: float, relative: bool = False) -> Tensor:
     """Return the weights softmax_k(−(c_k − min c) / λ) of candidates by their costs (Williams et al. 2017).
 
-    Args: values: [B, K] costs above −∞, of weight 0 where infinite; temperature: λ in the unit of the cost or, if `relative`,
-        in standard deviations of the finite costs of the problem: then neither a factor nor a summand of all costs
-        changes a weight.
+    Args: values: [B, K] costs above −∞, of weight 0 where infinite; temperature: λ in the unit of the cost or, if
+        `relative`, in standard deviations of the finite costs of the problem: then neither a factor nor a summand of
+        all costs changes a weight.
     Returns: [B, K], their sum 1; equal where all are infinite.
     Raises: ValueError for a temperature ≤ 0.
     """

@@ -101,7 +101,7 @@ class TrajectoryObjective(nn.Module):
 
     def _energy(self, model: JEPA, batch: Trajectories, s: Tensor, beta: float) -> Tensor:
         """Return the mean energy of the roll-outs; with a latent, of z inferred step by step from the frames."""
-        if batch.a.shape[1] == 1 and math.isinf(self.extra.delta) and not batch.static.shape[1:].numel():
+        if batch.a.shape[1] == 1 and math.isinf(self.extra.delta) and not hasattr(model.predictor, "bind"):
             return model.free_energy(s[:, 0], batch.a[:, 0], s[:, 1], beta, learn=True).mean()
         step, z = model.bound(batch.static), s.new_zeros(1, 1, batch.a.shape[1], 0)
         if model.latent.inferred_width:
@@ -112,7 +112,7 @@ class TrajectoryObjective(nn.Module):
     @torch.no_grad()
     def _inferred(self, model: JEPA, batch: Trajectories, s: Tensor) -> Tensor:
         """Return what the predictor is given of the best z of every step, [B, 1, T, Z]."""
-        if batch.static.shape[1:].numel():
+        if hasattr(model.predictor, "bind"):
             raise ValueError("latent: expected none beside a map, found one; z is inferred by steps that read no map")
         pairs = transitions(s, batch.a)
         z = model.latent.predictor_input(model.minimum(pairs.x, pairs.a, pairs.y).argmin.unsqueeze(1))  # [BT, 1, J, Z]

@@ -21,6 +21,7 @@ from jepa.planning.servo import nearest
 from jepa.planning.tree import tree
 
 Planner = Callable[[Level, Tensor, Generator, Tensor | None], Plan]  # (level, s, generator, start [B, T, A] or None)
+Proximity = Callable[[Tensor], Tensor]
 Near = Callable[[Level, Tensor, Generator], Plan]  # the same for one step, near the goal
 
 
@@ -38,6 +39,7 @@ class Control:
     every: int = 1  # steps of a plan after which what is seen is compared with it: the length of a macro-action
     execute: int = 0  # steps of a plan that are taken before the next one; 0: all of them
     plans: int = 40  # most plans of an episode; from then on it goes one step at a time
+    proximity: Proximity | None = None  # s [B, D] -> [B], in the place of the level's cost of being there
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("arrived", 0), ("near", 0), ("deviation", 0), ("every", 1), ("execute", 0)):
@@ -109,7 +111,8 @@ class _State:
 
     def decide(self, s: Tensor, planners: tuple[Planner, Near], generator: Generator) -> Tensor:
         """Return the next actions [B, A]."""
-        cost = _cost(self._level, s)
+        near = self._settings.proximity
+        cost = _cost(self._level, s) if near is None else near(s)
         arrived, spent = cost <= self._settings.arrived, self._plans >= self._settings.plans
         over = self._at >= self._length
         close = ~arrived & ((cost <= self._settings.near) | (over & spent))

@@ -13,6 +13,8 @@ from jepa.minimize.base import checked
 from jepa.planning.cells import Grid, first_least, least_per_group
 from jepa.planning.level import Level, selected
 
+ROUNDING = 1e-6  # share of a cost by which another has to be lower to count as lower in a later round
+
 
 @dataclass(frozen=True)
 class TreeSearch:
@@ -139,7 +141,9 @@ def _improved(best: Best, trail: Tensor, costs: Tensor, moves: Tensor, front: No
     group = front.episode.repeat_interleave(shape[1] * shape[2])
     at = first_least(group, (value, cut), count)
     tried = (at < len(value)).nonzero()[:, 0]  # episodes that took part
-    tried = tried[value[at[tried]] < best.value[tried]]
+    before = best.value[tried]
+    slack = torch.where(before.isfinite(), ROUNDING * before.abs(), 0)  # a longer way is not better by rounding alone
+    tried = tried[value[at[tried]] < before - slack]
     at = at[tried]
     row, move = at // (shape[1] * shape[2]), at // shape[2] % shape[1]
     new = Best(value[at], index[row], cut[at], moves[tried, move], trail[row, move])

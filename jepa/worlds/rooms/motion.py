@@ -29,10 +29,9 @@ def move(
     stay: a step that touches a wall or the border leaves the dot where it is (the published rule of training data).
     push: the dot goes to the first point of contact p_c and is pushed off (the published rule of evaluation):
         p_c + ε, ε ~ N(0, 0.5²) per axis, the component normal to what was hit turned away from it. It ends at least 0.3
-        from border and walls and on the same side of every wall. Published code looks only at the border, the plane of
-        the wall's near face and, from within, at the door's two edges; it moves to 0.3 only a dot that would be on or
-        behind such a plane, and a push may end within the wall's end or in the other room. Here every push ends 0.3
-        away, and it slides along what it meets on its way.
+        from border and walls and on the same side of every wall. In the published code only a push that would end on or
+        behind a wall or border ends 0.3 before it, others may end nearer; here the normal component is at least 0.3,
+        and a push goes along whatever it meets. Random steps of up to 2.45 units are blocked in the same cases.
     slide: the dot stops 2⁻¹⁰ before the point of contact, and the rest of its step goes along the wall.
 
     A dot on a surface, or less than 2⁻¹⁰ from one, is moved 2⁻¹⁰ away before it is pushed or slides.
@@ -151,7 +150,7 @@ def _slide(boxes: Tensor, position: Tensor, step: Tensor) -> tuple[Tensor, Tenso
     end = position + step
     for _ in range(2):  # two walls stop a dot in the plane
         hit, axis, point = _first(boxes, position, end, GAP)
-        point = _cleared(boxes, point, GAP)
+        point = _cleared(boxes, point, GAP)  # in a corner, rounding may have put it behind the other wall
         normal = torch.nn.functional.one_hot(axis, 2).bool()
         position = torch.where(hit.unsqueeze(-1), point, position)
         end = torch.where(hit.unsqueeze(-1) & normal, point, end)
@@ -167,12 +166,10 @@ def _push(boxes: Tensor, position: Tensor, step: Tensor, generator: Generator) -
     end = position + step
     hit, axis, contact = _first(boxes, position, end, 0.0)
     normal, away = torch.nn.functional.one_hot(axis, 2).bool(), torch.where(end > position, -1.0, 1.0)
-    off = torch.where(normal, away * noise.abs(), noise)
-    # from 0.3 off the face, among boxes that are 0.3 larger
-    base = _cleared(boxes, contact, CLEARANCE + GAP)
+    rest = torch.where(normal, away * (noise.abs() - CLEARANCE).clamp(min=0), noise)
+    # among boxes that are 0.3 larger, from 0.3 off the face
     larger = boxes + CLEARANCE * torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=boxes.dtype, device=boxes.device)
-    rest = torch.where(normal, away * (off.abs() - CLEARANCE).clamp(min=0), off)
-    pushed, _ = _slide(larger, base, rest)
+    pushed, _ = _slide(larger, contact, rest)
     return torch.where(hit.unsqueeze(-1), pushed, end), hit
 
 

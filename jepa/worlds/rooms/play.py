@@ -45,7 +45,7 @@ class Play:
 
     def step(self, actions: Any, still: Tensor | None = None) -> Tensor:
         """Move the dots but those that stay, [N] of bool, and return which are at their goals, [N]."""
-        a = torch.as_tensor(np.asarray(actions), dtype=torch.float32).reshape(-1, 2)
+        a = torch.as_tensor(np.asarray(actions), dtype=self.position.dtype).reshape(-1, 2)
         a = shortened(a, self.world.step_limit, (self.count, 2))
         a = a if still is None else a * ~still.unsqueeze(1)
         self.position, _ = move(self.tasks.layouts, self.position, a, self.collisions, self.generator)

@@ -104,7 +104,7 @@ def von_mises(concentration: float, shape: tuple[int, ...], generator: Generator
     The inverse of the distribution function is read from a table by linear interpolation, which is exact for the
     density that is constant between the points of the table.
     """
-    below = _distribution(concentration).to(generator.device)
+    below = _distribution(concentration).to(generator.device, torch.get_default_dtype())
     share = torch.rand(shape, generator=generator, device=generator.device)
     place = torch.searchsorted(below, share, right=True).clamp(1, ANGLES)
     part = (share - below[place - 1]) / (below[place] - below[place - 1]).clamp(min=1e-12)
@@ -117,7 +117,7 @@ def _distribution(concentration: float) -> Tensor:
     theta = torch.linspace(-math.pi, math.pi, ANGLES + 1, dtype=torch.float64)
     middle = (theta[1:] + theta[:-1]) / 2
     mass = (concentration * (middle.cos() - 1)).exp().cumsum(0)
-    return torch.cat([mass.new_zeros(1), mass / mass[-1]]).float()
+    return torch.cat([mass.new_zeros(1), mass / mass[-1]])
 
 
 def truncated_normal(deviation: float, most: float, shape: tuple[int, ...], generator: Generator) -> Tensor:

@@ -29,6 +29,7 @@ class Rooms:
     brightness: float = 2.0  # of the dot; a wall's is 1
     subtract: bool = True  # whether frames of trajectories are without their static part
     policy: str = "mixed"  # how dots step in trajectories, or "published"
+    before: int = 24  # most steps that a mixed walk has made when its trajectory begins
     group: int = 6  # trajectories in succession that share a layout and its static part
     collisions: str = "stay"  # what happens to a dot that hits something, in trajectories
     step_limit: float = 2.45  # the longest step; the published policy's are at most 1.8
@@ -45,6 +46,8 @@ class Rooms:
         for name in ("size", "group"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if self.before < 0:
+            raise ValueError(f"before: expected at least 0, found {self.before}")
         for name in ("brightness", "step_limit"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a number above 0, found {getattr(self, name)}")
@@ -126,12 +129,11 @@ class Rooms:
         return Episodes(tasks, self.draw, self.step_limit, collisions, generator)
 
     def _walks(self, layouts: Layouts, steps: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return positions [B, T+1, 2], actions [B, T, 2] and blocked [B, T]; published are windows of episodes."""
+        """Return positions [B, T+1, 2], actions [B, T, 2] and blocked [B, T], windows of longer walks."""
         if self.policy == "mixed":
-            start, actions = mixed(layouts, steps, self.step_limit, generator)
-            positions, blocked = walk(layouts, start, actions, self.collisions, generator)
-            return positions, actions, blocked
-        start, actions = published(layouts, max(steps, EPISODE), generator)
+            start, actions = mixed(layouts, steps + self.before, self.step_limit, generator)
+        else:
+            start, actions = published(layouts, max(steps, EPISODE), generator)
         positions, blocked = walk(layouts, start, actions, self.collisions, generator)
         first = torch.randint(actions.shape[1] - steps + 1, (len(start), 1), generator=generator, device=start.device)
         time = first + torch.arange(steps + 1, device=start.device)

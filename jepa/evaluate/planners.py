@@ -1,0 +1,170 @@
+"""Gradient descent, the cross-entropy method and path integrals as the inference of actions, at equal evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.evaluate.acting import Acting
+from jepa.evaluate.known import oracle
+from jepa.evaluate.planning import Agent, batches, learned, level_of, scored
+from jepa.evaluate.subject import Row, refused
+from jepa.keypoints import UNIT
+from jepa.minimize.sampling import Elites, Softmin, cem, mppi
+from jepa.planning.control import Control, Log, control
+from jepa.planning.costs import Distance, Module, Value
+from jepa.planning.growth import TreeSearch
+from jepa.planning.held import held
+from jepa.planning.level import Level, Minimizer, Plan
+from jepa.planning.minimizers import Descent
+from jepa.planning.servo import moves, nearest
+from jepa.planning.togo import cost_to_go
+from jepa.worlds.rooms.tasks import Tasks
+
+DYNAMICS = ("learned", "oracle")
+COSTS = ("distance", "to_go")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every planner has for one plan: horizon · candidates evaluations of the step."""
+
+    horizon: int = 16  # steps that are imagined
+    hold: int = 2  # steps that an action is held
+    candidates: int = 192  # plans that are imagined
+    execute: int = 4  # steps of a plan that are taken
+    steps: int = 200  # of an episode
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a plan costs, and what one step near the goal does."""
+
+    far: Module
+    near: Module
+
+    def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the costs [B, K] of plans."""
+        return self.far(states, actions)
+
+    def rows(self, index: Tensor) -> Costs:
+        """Return the costs of some episodes."""
+        return Costs(self.far.rows(index), self.near.rows(index))
+
+
+@torch.no_grad()
+def planners(
+    subject: Acting, episodes: int = 60, steps: int = 200, horizon: int = 16, hold: int = 2,
+    candidates: int = 192, execute: int = 4, rounds: int = 3, cem_spread: float = 1.5, cem_elites: int = 8,
+    mppi_spread: float = 1.5, mppi_temperature: float = 0.1, gradient_steps: int = 11, gradient_rate: float = 1.0,
+    gradient_spread: float = 1.0, cell: float = 1.0,
+) -> list[Row]:  # fmt: skip
+    """Return success of each planner, with learned and with true dynamics, by distance in s and by the cost to go.
+
+    All imagine `candidates` plans of `horizon` steps before they act, in receding horizon, `execute` steps of each; the
+    cost is summed over the imagined states. The cost to go is what a flood of the same dynamics from the goal counts,
+    in steps; its evaluations come on top, once an episode, and are the same for all.
+    Args: episodes, steps: as for `planning`; the rest as tuned, spreads in units, on tuning tasks.
+    """
+    if not isinstance(subject, Acting):
+        raise refused("planners", "a world model with tasks", subject)
+    numbers = {"width": 2, "rounds": rounds, "samples": candidates // rounds}
+    inferences = {
+        "gradient": Descent(gradient_steps, gradient_rate, candidates // (gradient_steps + 1), gradient_spread),
+        "cem": partial(cem, spread=cem_spread, sampling=Elites(elites=cem_elites, **numbers)),
+        "mppi": partial(mppi, spread=mppi_spread, sampling=Softmin(temperature=mppi_temperature, **numbers)),
+    }
+    budget, rows = Budget(horizon, hold, candidates, execute, steps), []
+    tasks = subject.some_tasks(episodes)
+    for dynamics in DYNAMICS:
+        for cost in COSTS:
+            for name, inference in inferences.items():
+                prefix = f"{name}_{dynamics}_{cost}_"
+                rows += _episodes(subject, tasks, (dynamics, cost, cell), (prefix, inference), budget)
+    return rows
+
+
+@torch.no_grad()
+def sampled(
+    subject: Acting, episodes: int = 60, steps: int = 200, horizon: int = 40, hold: int = 4, candidates: int = 128,
+    execute: int = 4, rounds: int = 2, spread: float = 1.5, temperature: float = 0.1,
+) -> list[Row]:  # fmt: skip
+    """Return success by path integrals on the summed distance in s, as published: for a code of any kind.
+
+    It knows no cells, so it serves codes that hold no location. At the goal, and near it, is what one step of the
+    training trajectories and three of them move the code by.
+    Args: as for `planners`.
+    """
+    if not isinstance(subject, Acting):
+        raise refused("sampled", "a world model with tasks", subject)
+    one = float((subject.s[:, 1:] - subject.s[:, :-1]).square().sum(-1).mean())
+    numbers = {"width": 2, "rounds": rounds, "samples": candidates // rounds}
+    minimizer = partial(mppi, spread=spread, sampling=Softmin(temperature=temperature, **numbers))
+    budget, found = Budget(horizon, hold, candidates, execute, steps), []
+    for number, part in enumerate(batches(subject.some_tasks(episodes))):
+        acting = subject.world.episodes(part, "push", subject.stream(f"collisions {number}"))
+        agent = learned(subject, acting.observe(), acting.goal)
+        costs = Costs(Distance(agent.goal, "sum"), Distance(agent.goal))
+        level = level_of(agent.step, costs, budget.horizon, acting.limit)
+        how = minimizer, (one, 9 * one)
+        log = _controlled(agent, acting, level, how, budget, subject.stream(f"sampled {number}"))
+        found.append((log, acting.positions, part))
+    return scored(found, "sampled_")
+
+
+def _episodes(
+    subject: Acting, tasks: Tasks, known: tuple[str, str, float], named: tuple[str, Minimizer], budget: Budget
+) -> list[Row]:  # fmt: skip
+    """Return the rows of one planner. Args: known: dynamics, cost, side of a cell in pixels; named: what it is."""
+    (dynamics, cost, cell), (prefix, minimizer), found = known, named, []
+    for number, part in enumerate(batches(tasks)):
+        acting = subject.world.episodes(part, "push", subject.stream(f"collisions {number}"))
+        agent = _agent(subject, acting, part, dynamics)
+        costs = Costs(Distance(agent.goal, "sum"), Distance(agent.goal))
+        level = level_of(agent.step, costs, budget.horizon, acting.limit)
+        if cost == "to_go":
+            search = TreeSearch(headings=16, hold=2, reach=0.92, cell=cell / UNIT, depth=64)
+            value = cost_to_go(level, agent.goal, subject.stream(f"flood {number}"), search)
+            level = level_of(agent.step, replace(costs, far=Value(value, "sum")), budget.horizon, acting.limit)
+        near = ((0.75 / UNIT) ** 2, (2 / UNIT) ** 2)
+        log = _controlled(agent, acting, level, (minimizer, near), budget, subject.stream(f"{prefix}{number}"))
+        found.append((log, acting.positions, part))
+    return scored(found, prefix)
+
+
+def _controlled(
+    agent: Agent, acting: Any, level: Level, how: tuple[Minimizer, tuple[float, float]], budget: Budget,
+    generator: Generator,
+) -> Log:  # fmt: skip
+    """Return what was done in episodes that a minimizer of costs plans; near the goal one step at a time, as all do.
+
+    Args: how: the minimizer, and the squared distances of s up to which an episode is at its goal and near it.
+    """
+    minimizer, (arrived, near) = how
+    candidates = moves(level.actions, 16, (1.0, 0.6, 0.3))
+
+    def planner(level: Level, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
+        """Return a plan of held actions."""
+        return held(level, s, minimizer, budget.hold, generator, start)
+
+    def close(level: Level, s: Tensor, generator: Generator) -> Plan:
+        """Return the best of a few moves, by the distance in s."""
+        return nearest(level._replace(cost=level.cost.near), s, candidates)
+
+    def proximity(s: Tensor) -> Tensor:
+        """Return the squared distance [B] from the goal."""
+        return (s - agent.goal).square().sum(-1)
+
+    settings = Control(budget.steps, arrived, near, execute=budget.execute, plans=budget.steps, proximity=proximity)
+    return control(acting, agent.encode, level, (planner, close), generator, settings)
+
+
+def _agent(subject: Acting, acting: Any, tasks: Tasks, dynamics: str) -> Agent:
+    """Return what a planner is given of episodes, learned or true."""
+    if dynamics == "oracle":
+        return oracle(subject, acting, tasks)
+    return learned(subject, acting.observe(), acting.goal)
