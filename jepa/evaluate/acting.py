@@ -21,6 +21,7 @@ from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.tasks import Tasks
 from jepa.worlds.rooms.world import Rooms
 
+OVERLAP = 0.1  # how bright a pixel is at most in both the present and the goal, of dots at least 7.2 units apart
 PENALTY = 1e-4  # of the probe: many samples, few numbers to read
 
 
@@ -85,7 +86,7 @@ class Acting:
         def encode(pictures: Tensor) -> Tensor:
             """Return s [B, D]."""
             if self.world.subtract:
-                pictures = moving(pictures.unsqueeze(1), static)[:, 0]
+                pictures = moving(pictures.unsqueeze(1), static, OVERLAP)[:, 0]
             return self.model.representation(pictures)
 
         return encode

@@ -14,6 +14,7 @@ from jepa.evaluate.acting import Acting
 from jepa.evaluate.planning import learned, level_of, tree_settings
 from jepa.planning.actions import Box
 from jepa.planning.control import control
+from jepa.planning.costs import Distance
 from jepa.planning.growth import TreeSearch
 from jepa.planning.level import Level, Plan
 from jepa.planning.servo import moves, nearest
@@ -69,7 +70,7 @@ def imagined(subject: Acting, tasks: Tasks, row: int = 0, goal: tuple[float, flo
     acting = subject.world.episodes(task, "stay")
     agent = learned(subject, acting.observe(), acting.goal)
     s = agent.encode(acting.observe())
-    level = level_of(agent.step, agent.goal, search.depth, subject.world.step_limit)
+    level = level_of(agent.step, Distance(agent.goal), search.depth, subject.world.step_limit)
     return read(subject, 0, s, tree(level, s, subject.stream("imagined"), search), task.goal[0])
 
 
@@ -83,7 +84,7 @@ def episode(subject: Acting, tasks: Tasks, row: int = 0, steps: int = 200, colli
     search, settings = tree_settings(HEADINGS, CELL, steps, PLANS)
     acting = subject.world.episodes(task, collisions, subject.stream("shown collisions"))
     agent = learned(subject, acting.observe(), acting.goal)
-    level = level_of(agent.step, agent.goal, search.depth, acting.limit)
+    level = level_of(agent.step, Distance(agent.goal), search.depth, acting.limit)
     candidates = moves(Box(2, norm=acting.limit), HEADINGS, (1.0, 0.6, 0.3))
 
     def plan(level: Level, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
@@ -129,7 +130,7 @@ def steps_to_go(subject: Acting, tasks: Tasks, row: int = 0, side: int = 65) -> 
     s = subject.model.representation(frames[0])
     usual, _ = tree_settings(HEADINGS, CELL, 1, 1)
     search = TreeSearch(headings=HEADINGS, hold=1, reach=1.0, cell=usual.cell / 2, depth=FLOOD)
-    level = level_of(subject.model.bound(static), s[-1:], search.depth, subject.world.step_limit)
+    level = level_of(subject.model.bound(static), Distance(s[-1:]), search.depth, subject.world.step_limit)
     steps = cost_to_go(level, s[-1:], subject.stream("steps to go"), search)(s[:-1].unsqueeze(0))[0]
     steps = steps.masked_fill(_covered(task.layouts, points), torch.nan).view(side, side)
     return Field(task.layouts, task.goal[0], steps, corners)

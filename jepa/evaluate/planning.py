@@ -13,12 +13,11 @@ from jepa.evaluate.acting import Acting
 from jepa.evaluate.subject import Row, refused
 from jepa.keypoints import UNIT
 from jepa.planning.actions import Box
-from jepa.planning.control import Control, Log, control
+from jepa.planning.control import Control, Log, control, planners
 from jepa.planning.costs import Distance, Module
 from jepa.planning.growth import TreeSearch
-from jepa.planning.level import Level, Plan
-from jepa.planning.servo import moves, nearest
-from jepa.planning.tree import tree
+from jepa.planning.level import Level, episodic
+from jepa.planning.servo import moves
 from jepa.static import separate
 from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.motion import obstacles, touches
@@ -39,12 +38,7 @@ class Agent:
 
 def level_of(step: Any, cost: Module, horizon: int, limit: float) -> Level:
     """Return the level of episodes that have a step and a cost of their own, both with `rows`."""
-
-    def rows(index: Tensor) -> Level:
-        """Return the level of some of them."""
-        return level_of(step.rows(index), cost.rows(index), horizon, limit)
-
-    return Level(step, cost, horizon, Box(2, norm=limit), rows=rows)
+    return episodic(Level(step, cost, horizon, Box(2, norm=limit)))
 
 
 def learned(subject: Acting, present: Tensor, goal: Tensor) -> Agent:
@@ -114,17 +108,8 @@ def driven(
 ) -> Log:  # fmt: skip
     """Return what was done in episodes that are planned by a tree, and near the goal one step at a time."""
     candidates = moves(Box(2, norm=limit), 16, (1.0, 0.6, 0.3))
-
-    def plan(level: Level, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
-        """Return a plan by the tree."""
-        return tree(level, s, generator, search)
-
-    def close(level: Level, s: Tensor, generator: Generator) -> Plan:
-        """Return the best of a few moves."""
-        return nearest(level, s, candidates)
-
     level = level_of(agent.step, Distance(agent.goal), search.depth, limit)
-    return control(acting, agent.encode, level, (plan, close), generator, settings)
+    return control(acting, agent.encode, level, planners(search, candidates), generator, settings)
 
 
 def batches(tasks: Tasks) -> list[Tasks]:

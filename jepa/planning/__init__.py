@@ -7,9 +7,12 @@ tree         Breadth-first search over held actions, for what descent and sampli
 togo         The cost to go from everywhere, by a flood from the goal.
 costs        Cost modules that add up.
 servo        One-step control.
+control      Plan, act and look, and plan again where what is seen is not what was imagined.
 """
 
 from jepa.planning.actions import Box
+from jepa.planning.control import Control, Log, control, planners
+from jepa.planning.costs import Distance, Effort, Value, to_go, weighted
 from jepa.planning.growth import TreeSearch
 from jepa.planning.level import Level, Plan, Tree, episodic, plan, selected
 from jepa.planning.minimizers import Descent, Tried
@@ -19,19 +22,28 @@ from jepa.planning.tree import tree
 
 __all__ = [
     "Box",
+    "Control",
     "Descent",
+    "Distance",
+    "Effort",
     "Level",
+    "Log",
     "Plan",
     "ToGo",
     "Tree",
     "TreeSearch",
     "Tried",
+    "Value",
+    "control",
     "cost_to_go",
     "episodic",
     "moves",
     "nearest",
     "plan",
+    "planners",
     "selected",
     "servo",
+    "to_go",
     "tree",
+    "weighted",
 ]

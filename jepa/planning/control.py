@@ -14,7 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from jepa.planning.growth import TreeSearch
 from jepa.planning.level import Level, Plan, selected
+from jepa.planning.servo import nearest
+from jepa.planning.tree import tree
 
 Planner = Callable[[Level, Tensor, Generator, Tensor | None], Plan]  # (level, s, generator, start [B, T, A] or None)
 Proximity = Callable[[Tensor], Tensor]
@@ -76,6 +79,20 @@ def control(
             s = encode(acting.act(a))
             state.seen(s)
     return state.log()
+
+
+def planners(search: TreeSearch, moves: Tensor) -> tuple[Planner, Near]:
+    """Return what `control` plans by: whole plans by a tree, and near the goal the best of given moves [P, A]."""
+
+    def whole(level: Level, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
+        """Return a plan by the tree, which begins anew."""
+        return tree(level, s, generator, search)
+
+    def near(level: Level, s: Tensor, generator: Generator) -> Plan:
+        """Return the best of the moves."""
+        return nearest(level, s, moves)
+
+    return whole, near
 
 
 class _State:

@@ -55,8 +55,14 @@ def selected(level: Level, index: Tensor) -> Level:
 
 
 def episodic(level: Level) -> Level:
-    """Return a level whose step all episodes share and whose cost has `rows`, with `rows` of its own."""
-    return level._replace(rows=lambda index: episodic(level._replace(cost=level.cost.rows(index))))
+    """Return a level of episodes that differ: its `rows` select in the cost, and in the step where that has `rows`."""
+
+    def rows(index: Tensor) -> Level:
+        """Return the level of the episodes index [n]."""
+        step = level.step.rows(index) if hasattr(level.step, "rows") else level.step
+        return episodic(level._replace(step=step, cost=level.cost.rows(index)))
+
+    return level._replace(rows=rows)
 
 
 def plan(level: Level, s: Tensor, minimizer: Minimizer, generator: Generator, start: Tensor | None = None) -> Plan:

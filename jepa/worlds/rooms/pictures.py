@@ -29,11 +29,14 @@ def draw(layouts: Layouts, positions: Tensor, size: int, brightness: float = 2.0
         raise ValueError(f"positions: expected [{len(layouts.extent)}, T, 2], found {list(positions.shape)}")
     if view not in VIEWS:
         raise ValueError(f"view: expected one of {', '.join(VIEWS)}, found {view!r}")
-    dots = brightness * draw_dots(layouts, positions, size)
+    across, down = _shares(layouts, positions, size)
+    across, down = across.unsqueeze(-2), (brightness * down).unsqueeze(-1)
     walls = draw_walls(layouts, size).unsqueeze(1)
     if view == "gray":
-        return torch.maximum(dots, walls).unsqueeze(2)
-    return torch.stack([dots, walls.expand_as(dots)], 2)
+        return torch.maximum(down * across, walls).unsqueeze(2)
+    empty, none = torch.zeros_like(walls), torch.zeros_like(down)
+    # both channels in one pass over the memory: 0 + dot and walls + 0
+    return torch.addcmul(torch.stack([empty, walls], 2), torch.stack([down, none], 2), across.unsqueeze(2))
 
 
 def draw_walls(layouts: Layouts, size: int) -> Tensor:
@@ -67,13 +70,19 @@ def draw_dots(layouts: Layouts, positions: Tensor, size: int) -> Tensor:
     erf((edge' − p) / √2σ) − erf((edge − p) / √2σ), divided by its value for a dot in the pixel's middle.
     Raises: ValueError for size < 1.
     """
+    across, down = _shares(layouts, positions, size)
+    return down.unsqueeze(-1) * across.unsqueeze(-2)
+
+
+def _shares(layouts: Layouts, positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the factors of dots at positions [B, T, 2] in every column and in every row, two of [B, T, S]."""
     shares = []
     for axis, edges in enumerate(pixel_edges(layouts, size)):
         half = (edges[:, 1] - edges[:, 0]) / 2  # [B]
         rise = torch.erf((edges.unsqueeze(1) - positions[..., axis].unsqueeze(2)) / (math.sqrt(2) * SIGMA))
         middle = 2 * torch.erf(half / (math.sqrt(2) * SIGMA))
         shares.append(rise.diff(dim=-1) / middle[:, None, None])  # [B, T, S]
-    return shares[1].unsqueeze(-1) * shares[0].unsqueeze(-2)
+    return shares[0], shares[1]
 
 
 def pixel_edges(layouts: Layouts, size: int) -> tuple[Tensor, Tensor]:

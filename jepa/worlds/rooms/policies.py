@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -103,14 +104,20 @@ def von_mises(concentration: float, shape: tuple[int, ...], generator: Generator
     The inverse of the distribution function is read from a table by linear interpolation, which is exact for the
     density that is constant between the points of the table.
     """
-    theta = torch.linspace(-math.pi, math.pi, ANGLES + 1, dtype=torch.float64)
-    middle = (theta[1:] + theta[:-1]) / 2
-    mass = (concentration * (middle.cos() - 1)).exp().cumsum(0)
-    below = torch.cat([mass.new_zeros(1), mass / mass[-1]]).to(generator.device, torch.get_default_dtype())
+    below = _distribution(concentration).to(generator.device, torch.get_default_dtype())
     share = torch.rand(shape, generator=generator, device=generator.device)
     place = torch.searchsorted(below, share, right=True).clamp(1, ANGLES)
     part = (share - below[place - 1]) / (below[place] - below[place - 1]).clamp(min=1e-12)
     return -math.pi + (place - 1 + part.clamp(0, 1)) * (2 * math.pi / ANGLES)
+
+
+@cache
+def _distribution(concentration: float) -> Tensor:
+    """Return the von Mises distribution function at ANGLES + 1 evenly spaced angles from −π to π."""
+    theta = torch.linspace(-math.pi, math.pi, ANGLES + 1, dtype=torch.float64)
+    middle = (theta[1:] + theta[:-1]) / 2
+    mass = (concentration * (middle.cos() - 1)).exp().cumsum(0)
+    return torch.cat([mass.new_zeros(1), mass / mass[-1]])
 
 
 def truncated_normal(deviation: float, most: float, shape: tuple[int, ...], generator: Generator) -> Tensor:
