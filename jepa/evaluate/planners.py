@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -59,32 +60,34 @@ class Costs:
 @torch.no_grad()
 def planners(
     subject: Acting, episodes: int = 60, steps: int = 200, horizon: int = 16, hold: int = 2,
-    candidates: int = 192, execute: int = 4, rounds: int = 3, cem_spread: float = 1.5, cem_elites: int = 8,
-    mppi_spread: float = 1.5, mppi_temperature: float = 0.1, gradient_steps: int = 11, gradient_rate: float = 1.0,
-    gradient_spread: float = 1.0, cell: float = 1.0,
+    candidates: int = 192, execute: int = 4, cem_spread: float = 1.5, cem_elites: float = 0.125, cem_rounds: int = 3,
+    mppi_spread: float = 1.5, mppi_temperature: float = 0.1, mppi_rounds: int = 3, gradient_rate: float = 1.0,
+    gradient_spread: float = 1.0, gradient_rounds: int = 12, cell: float = 1.0, only: str = "",
 ) -> list[Row]:  # fmt: skip
     """Return success of each planner, with learned and with true dynamics, by distance in s and by the cost to go.
 
     All imagine `candidates` plans of `horizon` steps before they act, in receding horizon, `execute` steps of each; the
     cost is summed over the imagined states. The cost to go is what a flood of the same dynamics from the goal counts,
     in steps; its evaluations come on top, once an episode, and are the same for all.
-    Args: episodes, steps: as for `planning`; the rest as tuned, spreads in units, on tuning tasks.
+    Args: episodes, steps: as for `planning`; the rest as tuned on tuning tasks, spreads in units, elites as a share of a
+        round, rounds as the parts that the candidates are tried in; only: rows whose names begin with it.
     """
     if not isinstance(subject, Acting):
         raise refused("planners", "a world model with tasks", subject)
-    numbers = {"width": 2, "rounds": rounds, "samples": candidates // rounds}
-    inferences = {
-        "gradient": Descent(gradient_steps, gradient_rate, candidates // (gradient_steps + 1), gradient_spread),
-        "cem": partial(cem, spread=cem_spread, sampling=Elites(elites=cem_elites, **numbers)),
-        "mppi": partial(mppi, spread=mppi_spread, sampling=Softmin(temperature=mppi_temperature, **numbers)),
+    kept = max(1, round(cem_elites * (candidates // cem_rounds)))
+    elites = Elites(candidates // cem_rounds, cem_rounds, width=2, elites=kept)
+    softmin = Softmin(candidates // mppi_rounds, mppi_rounds, width=2, temperature=mppi_temperature)
+    minimizers = {
+        "gradient": Descent(gradient_rounds - 1, gradient_rate, candidates // gradient_rounds, gradient_spread),
+        "cem": partial(cem, spread=cem_spread, sampling=elites),
+        "mppi": partial(mppi, spread=mppi_spread, sampling=softmin),
     }
     budget, rows = Budget(horizon, hold, candidates, execute, steps), []
-    tasks = subject.some_tasks(episodes)
-    for dynamics in DYNAMICS:
-        for cost in COSTS:
-            for name, inference in inferences.items():
-                prefix = f"{name}_{dynamics}_{cost}_"
-                rows += _episodes(subject, tasks, (dynamics, cost, cell), (prefix, inference), budget)
+    for dynamics, cost, name in itertools.product(DYNAMICS, COSTS, minimizers):
+        prefix = f"{name}_{dynamics}_{cost}_"
+        if prefix.startswith(only):
+            known, named = (dynamics, cost, cell), (prefix, minimizers[name])
+            rows += _episodes(subject, subject.some_tasks(episodes), known, named, budget)
     return rows
 
 

@@ -4,7 +4,8 @@
 
 runs the grid of experiments/tuning/<plan>.yaml, named after its notebook or naming it, and writes
 results/tuning/<plan>.csv, a row per trial, the best of a method first. What it finds is written into the variants by
-hand, and a test holds the two together.
+hand, and a test holds the two together. A plan may name settings that all its trials share (`overrides`), the held-out
+set of a method (`data`), and that the least of the metric is the best (`least: true`).
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def tune(name: str, workers: int) -> pd.DataFrame:
     for method, settings in trials(plan):
         variants = read(paths.variants(notebook))
         (variant,) = choose(variants, (method,))  # what it is built on stays as it is
-        trial = variant._replace(config=configure(settings, base=variant.config))
+        shared = plan.get("overrides", {})
+        trial = variant._replace(config=configure(shared, settings, base=variant.config))
+        trial = trial._replace(data=plan.get("data", {}).get(method, variant.data))
         asked += tasks(variants, [trial], plan["seeds"], paths.data, behaviors)
     with progress.shown(name) as file:
         runs = execute_all(asked, paths.runs(), workers, file)
@@ -62,7 +65,7 @@ def tune(name: str, workers: int) -> pd.DataFrame:
         for n, (method, settings) in enumerate(trials(plan))
     ]
     table = pd.DataFrame(rows, columns=["method", "settings", "metric", "mean"])
-    return table.sort_values(["method", "mean"], ascending=[True, False], kind="stable")
+    return table.sort_values(["method", "mean"], ascending=[True, plan.get("least", False)], kind="stable")
 
 
 def main(arguments: list[str] | None = None) -> None:
