@@ -3,29 +3,57 @@
 Inference minimizes the energy over the latent z, planning over actions, learning over weights. One step (s, a, z) → s̃
 is what pairs, trajectories, levels and plans are made of.
 
-JEPA            Two encoders and a predictor with a latent: encode, step, D, energy, infer, and F by calling it.
-Latent          What every latent variable has: z, R(z), and all the ways in which z is inferred.
-Pairs           A batch of contexts x, actions a and targets y, with the factors that made them.
-Trajectories    A batch of sequences: T + 1 frames, T actions, and what does not change.
-transitions     The B · T pairs that trajectories are made of.
-windows         Windows of consecutive frames side by side: what a level above sees of the codes below.
-rollout         A step, repeated T times, for K candidates at once.
-Step            (s, a, z) → s̃, all with a candidate axis: what a predictor is.
-Cost            Candidates → values: what a minimizer is given, of latents and of plans alike.
-Minimum         Where a minimizer ended: argmin, value and trace.
-exhaustive      The minimizer that tries all candidates.
-gradient        The minimizer that descends from several restarts.
-fista           The minimizer of a smooth cost plus a penalty.
-Objective       (model, batch, progress) → Loss: what learning minimizes.
-Loss            The total that the optimizer descends, with its terms by name.
-PairObjective   The energy of true pairs plus variance and covariance, with the expanders that only the loss sees.
-Weights         The weights of these terms.
-fit             The only optimizer loop: checkpoints, resumes to the bit, calls callbacks.
-Train           Steps, batch and optimizer of a training.
-Monitor         A callback that warns where an energy collapses, and names the criterion that is missing.
-from_dataset    A source of batches from a torch Dataset.
-from_loader     A source of batches from a DataLoader, which goes on after a cut to the bit.
-dataset         Integer arrays on disk, verified and memory-mapped.
+JEPA                 Two encoders and a predictor with a latent: encode, step, D, energy, infer, and F by calling it.
+Latent               What every latent variable has: z, R(z), and all the ways in which z is inferred.
+Pairs                A batch of contexts x, actions a and targets y, with the factors that made them.
+Trajectories         A batch of sequences: T + 1 frames, T actions, and what does not change.
+transitions          The B · T pairs that trajectories are made of.
+windows              Windows of consecutive frames side by side: what a level above sees of the codes below.
+rollout              A step, repeated T times, for K candidates at once.
+Step                 (s, a, z) → s̃, all with a candidate axis: what a predictor is.
+MapReader            A predictor that reads a map where the state is, bound to it once.
+MapCode              A predictor that is told a map as one vector.
+Recurrent            A predictor that is told no map: a gated recurrent unit whose memory is the state.
+Keypoints            An encoder whose code holds locations: the centers of heat maps.
+Strided              A plain convolutional encoder of pictures of any size.
+separate             What stays the same in several pictures of a scene, and what each adds to it.
+moving               What pictures add to a static part that is known.
+Cost                 Candidates → values: what a minimizer is given, of latents and of plans alike.
+Minimum              Where a minimizer ended: argmin, value and trace.
+exhaustive           The minimizer that tries all candidates.
+gradient             The minimizer that descends from several restarts.
+fista                The minimizer of a smooth cost plus a penalty.
+cem                  The minimizer that fits a normal distribution to the best samples, again and again.
+mppi                 The minimizer that averages samples, weighted by their costs.
+Objective            (model, batch, progress) → Loss: what learning minimizes.
+Loss                 The total that the optimizer descends, with its terms by name.
+PairObjective        The energy of true pairs plus variance and covariance, with the expanders that only the loss sees.
+Weights              The weights of these terms.
+TrajectoryObjective  The energy of roll-outs plus the criteria against collapse, over batch and time.
+Terms                The weights and constants of the terms that pairs do not have.
+fit                  The only optimizer loop: checkpoints, resumes to the bit, calls callbacks.
+Train                Steps, batch and optimizer of a training.
+Monitor              A callback that warns where an energy collapses, and names the criterion that is missing.
+TrajectoryMonitor    The same for trajectories, where a code may hold what does not move.
+Rooms                A world to act in: a dot among walls, seen from above, with tasks and episodes.
+Level                What is planned over: a step, a cost, a horizon and what an action may be.
+Box                  What an action may be: limits per dimension, a greatest length, or both.
+Plan                 What a planner returns: actions, imagined states, their value, and what was asked of the model.
+plan                 Planning as the minimization of a cost over actions, by any of the minimizers.
+tree                 Planning by breadth-first search, for ways around walls.
+TreeSearch           What the tree is told.
+servo                One-step control, proportional to the slope of the cost.
+nearest              One-step control by the best of a few actions.
+cost_to_go           How many steps it takes to a goal from everywhere, by a flood from the goal.
+Distance             The cost of being away from a goal.
+Value                The cost that a trained critic, or the cost to go, says.
+Effort               The cost of acting.
+weighted             A weighted sum of costs.
+control              Many episodes at once: plan, act, look, and plan again where what is seen was not imagined.
+Control              When that plans, and when an episode is at its goal.
+from_dataset         A source of batches from a torch Dataset.
+from_loader          A source of batches from a DataLoader, which goes on after a cut to the bit.
+dataset              Integer arrays on disk, verified and memory-mapped.
 
 Each is imported from where it is when it is first asked for, so that `import jepa` costs nothing. Modules stand on
 floors and import only from floors below; settings and runs (`jepa.runs`) and the laboratory (`jepa.lab`) stand on top,
@@ -42,11 +70,22 @@ _PUBLIC = {
     "Latent": "jepa.latents.base",
     **dict.fromkeys(("Pairs", "Trajectories", "transitions", "windows"), "jepa.batches"),
     **dict.fromkeys(("rollout", "Step"), "jepa.predictors"),
-    **dict.fromkeys(("Cost", "Minimum", "exhaustive", "gradient", "fista"), "jepa.minimize"),
+    **dict.fromkeys(("MapReader", "MapCode"), "jepa.maps"),
+    "Recurrent": "jepa.predictors",
+    "Keypoints": "jepa.keypoints",
+    "Strided": "jepa.strided",
+    **dict.fromkeys(("separate", "moving"), "jepa.static"),
+    **dict.fromkeys(("Cost", "Minimum", "exhaustive", "gradient", "fista", "cem", "mppi"), "jepa.minimize"),
     **dict.fromkeys(("Objective", "Loss"), "jepa.objectives.base"),
     **dict.fromkeys(("PairObjective", "Weights"), "jepa.objectives.pairs"),
+    **dict.fromkeys(("TrajectoryObjective", "Terms"), "jepa.objectives.trajectories"),
     **dict.fromkeys(("fit", "Train"), "jepa.train"),
     "Monitor": "jepa.monitor",
+    "TrajectoryMonitor": "jepa.trajectory_monitor",
+    "Rooms": "jepa.worlds.rooms",
+    **dict.fromkeys(("Level", "Box", "Plan", "plan", "tree", "TreeSearch", "servo", "nearest"), "jepa.planning"),
+    **dict.fromkeys(("cost_to_go", "Distance", "Value", "Effort", "weighted"), "jepa.planning"),
+    **dict.fromkeys(("control", "Control"), "jepa.planning"),
     "from_dataset": "jepa.sources",
     "from_loader": "jepa.loaders",
     "dataset": "jepa.data",

@@ -7,6 +7,7 @@ tree         Breadth-first search over held actions, for what descent and sampli
 togo         The cost to go from everywhere, by a flood from the goal.
 costs        Cost modules that add up.
 servo        One-step control.
+toward       How a model sees episodes, and how far their goals are.
 control      Plan, act and look, and plan again where what is seen is not what was imagined.
 """
 
@@ -18,6 +19,7 @@ from jepa.planning.level import Level, Plan, Tree, episodic, plan, selected
 from jepa.planning.minimizers import Descent, Tried
 from jepa.planning.servo import moves, nearest, servo
 from jepa.planning.togo import ToGo, cost_to_go
+from jepa.planning.toward import toward
 from jepa.planning.tree import tree
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "selected",
     "servo",
     "to_go",
+    "toward",
     "tree",
     "weighted",
 ]
