@@ -26,7 +26,7 @@ PENALTY = 3e-2  # of the probe of walls: there is next to nothing to read
 
 
 @torch.no_grad()
-def code(subject: Acting, layouts: int = 4096) -> list[Row]:
+def code(subject: Acting, layouts: int = 8192) -> list[Row]:
     """Return how exactly the position is read from s, what s holds of the layout, and what the monitor would see.
 
     `position_rmse` is per coordinate, in units. The R² of wall and door are of a probe that learns on one half of

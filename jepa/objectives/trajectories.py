@@ -82,7 +82,8 @@ class TrajectoryObjective(nn.Module):
 
         Args: progress: of the training, from 0 to 1, for what is annealed.
         Returns: the total with all terms; one whose weight is 0 is not computed and reads 0.
-        Raises: ValueError for a batch of other shapes or another precision.
+        Raises: ValueError for a batch of other shapes or another precision, or where roll-outs have a latent beside a
+            map, one that a network proposes, or a finite beta.
         """
         checked(batch, precision(model))
         weights, extra = self.weights, self.extra
