@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.evaluate.acting import Acting
+from jepa.evaluate.operations import operations
 from jepa.evaluate.subject import Row, refused
 from jepa.keypoints import UNIT
 from jepa.planning.actions import Box
@@ -92,7 +93,11 @@ def planning(
         agent = learned(subject, acting.observe(), acting.goal)
         log = driven(agent, acting, search, settings, subject.world.step_limit, generator)
         found.append((log, acting.positions, tasks))
-    return scored(found, "")
+    rows = scored(found, "")
+    evaluations = next(row.value for row in rows if row.metric == "evaluations")
+    some = subject.sample(subject.world.group, subject.stream("operations"))
+    spent = operations(subject.model, some.static, some.frames[0])
+    return [*rows, Row("teraflops", spent.teraflops(evaluations, steps + 2))]
 
 
 def tree_settings(headings: int, cell: float, steps: int, plans: int) -> tuple[TreeSearch, Control]:
