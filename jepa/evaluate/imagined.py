@@ -66,7 +66,7 @@ def imagined(subject: Acting, tasks: Tasks, row: int = 0, goal: tuple[float, flo
     Args: row: of the tasks; goal: x and y in units, None for the task's own.
     """
     task = _one(tasks, row, goal)
-    search, _ = tree_settings(HEADINGS, CELL, 1, 1)
+    search, _ = tree_settings(HEADINGS, CELL, 1, 1, subject.world.size)
     acting = subject.world.episodes(task, "stay")
     agent = learned(subject, acting.observe(), acting.goal)
     s = agent.encode(acting.observe())
@@ -81,7 +81,7 @@ def episode(subject: Acting, tasks: Tasks, row: int = 0, steps: int = 200, colli
     Args: row: of the tasks; steps: of the episode; collisions: of the world it acts in.
     """
     task, plans = _one(tasks, row), []
-    search, settings = tree_settings(HEADINGS, CELL, steps, PLANS)
+    search, settings = tree_settings(HEADINGS, CELL, steps, PLANS, subject.world.size)
     acting = subject.world.episodes(task, collisions, subject.stream("shown collisions"))
     agent = learned(subject, acting.observe(), acting.goal)
     level = level_of(agent.step, Distance(agent.goal), search.depth, acting.limit)
@@ -128,7 +128,7 @@ def steps_to_go(subject: Acting, tasks: Tasks, row: int = 0, side: int = 65) -> 
     points = torch.cartesian_prod(y, x).flip(1)
     frames, static = subject.seen(task.layouts, torch.cat([points, task.goal]).unsqueeze(0))
     s = subject.model.representation(frames[0])
-    usual, _ = tree_settings(HEADINGS, CELL, 1, 1)
+    usual, _ = tree_settings(HEADINGS, CELL, 1, 1, subject.world.size)
     search = TreeSearch(headings=HEADINGS, hold=1, reach=1.0, cell=usual.cell / 2, depth=FLOOD)
     level = level_of(subject.model.bound(static), Distance(s[-1:]), search.depth, subject.world.step_limit)
     steps = cost_to_go(level, s[-1:], subject.stream("steps to go"), search)(s[:-1].unsqueeze(0))[0]

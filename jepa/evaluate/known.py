@@ -56,7 +56,7 @@ def _straight(subject: Acting, acting: object, tasks: Tasks, steps: int, generat
 
 def _oracle(subject: Acting, acting: object, tasks: Tasks, steps: int, generator: Generator) -> Log:
     """Return what the tree does that is told positions and dynamics."""
-    search, settings = tree_settings(16, 1.0, steps, 40)
+    search, settings = tree_settings(16, 1.0, steps, 40, subject.world.size)
     return driven(oracle(subject, acting, tasks), acting, search, settings, acting.limit, generator)
 
 

@@ -12,9 +12,8 @@ from torch import Generator, Tensor
 
 from jepa.evaluate.acting import Acting
 from jepa.evaluate.known import oracle
-from jepa.evaluate.planning import Agent, batches, learned, level_of, scored
+from jepa.evaluate.planning import Agent, batches, learned, level_of, pixel, scored
 from jepa.evaluate.subject import Row, refused
-from jepa.keypoints import UNIT
 from jepa.minimize.sampling import Elites, Softmin, cem, mppi
 from jepa.planning.control import Control, Log, control
 from jepa.planning.costs import Distance, Module, Value
@@ -69,8 +68,8 @@ def planners(
     All imagine `candidates` plans of `horizon` steps before they act, in receding horizon, `execute` steps of each; the
     cost is summed over the imagined states. The cost to go is what a flood of the same dynamics from the goal counts,
     in steps; its evaluations come on top, once an episode, and are the same for all.
-    Args: episodes, steps: as for `planning`; the rest as tuned on tuning tasks, spreads in units, elites as a share of a
-        round, rounds as the parts that the candidates are tried in; only: rows whose names begin with it.
+    Args: episodes, steps: as for `planning`; the rest as tuned on tuning tasks, spreads in units, elites as a share of
+        a round, rounds as the parts that the candidates are tried in; only: rows whose names begin with it.
     """
     if not isinstance(subject, Acting):
         raise refused("planners", "a world model with tasks", subject)
@@ -123,17 +122,17 @@ def _episodes(
     subject: Acting, tasks: Tasks, known: tuple[str, str, float], named: tuple[str, Minimizer], budget: Budget
 ) -> list[Row]:  # fmt: skip
     """Return the rows of one planner. Args: known: dynamics, cost, side of a cell in pixels; named: what it is."""
-    (dynamics, cost, cell), (prefix, minimizer), found = known, named, []
+    (dynamics, cost, cell), (prefix, minimizer), found, one = known, named, [], pixel(subject.world.size)
     for number, part in enumerate(batches(tasks)):
         acting = subject.world.episodes(part, "push", subject.stream(f"collisions {number}"))
         agent = _agent(subject, acting, part, dynamics)
         costs = Costs(Distance(agent.goal, "sum"), Distance(agent.goal))
         level = level_of(agent.step, costs, budget.horizon, acting.limit)
         if cost == "to_go":
-            search = TreeSearch(headings=16, hold=2, reach=0.92, cell=cell / UNIT, depth=64)
+            search = TreeSearch(headings=16, hold=2, reach=0.92, cell=cell * one, depth=64)
             value = cost_to_go(level, agent.goal, subject.stream(f"flood {number}"), search)
             level = level_of(agent.step, replace(costs, far=Value(value, "sum")), budget.horizon, acting.limit)
-        near = ((0.75 / UNIT) ** 2, (2 / UNIT) ** 2)
+        near = ((0.75 * one) ** 2, (2 * one) ** 2)
         log = _controlled(agent, acting, level, (minimizer, near), budget, subject.stream(f"{prefix}{number}"))
         found.append((log, acting.positions, part))
     return scored(found, prefix)

@@ -25,6 +25,7 @@ from jepa.worlds.rooms.motion import obstacles, touches
 from jepa.worlds.rooms.success import RULES, WITHIN, solved_at_start
 from jepa.worlds.rooms.tasks import Tasks
 
+SIZE = 33  # S of the pictures whose pixels planners' lengths are in
 BATCH = 250  # episodes at a time
 
 
@@ -85,7 +86,7 @@ def planning(
     """
     if not isinstance(subject, Acting):
         raise refused("planning", "a world model with tasks", subject)
-    search, settings = tree_settings(headings, cell, steps, plans)
+    search, settings = tree_settings(headings, cell, steps, plans, subject.world.size)
     found = []
     for tasks in batches(subject.some_tasks(episodes)):
         generator = subject.stream(f"planning {len(found)}")
@@ -100,12 +101,21 @@ def planning(
     return [*rows, Row("teraflops", spent.teraflops(evaluations, steps + 2))]
 
 
-def tree_settings(headings: int, cell: float, steps: int, plans: int) -> tuple[TreeSearch, Control]:
-    """Return the settings of the tree for a code of locations; lengths are in pixels, `UNIT` of which are 1."""
-    arrived = (0.75 / UNIT) ** 2
-    search = TreeSearch(headings=headings, hold=2, reach=0.92, cell=cell / UNIT, tolerance=arrived, depth=64)
-    near, deviation = (2 / UNIT) ** 2, 0.6 / UNIT
+def tree_settings(headings: int, cell: float, steps: int, plans: int, size: int = SIZE) -> tuple[TreeSearch, Control]:
+    """Return the settings of the tree for a code of locations; lengths are in pixels of a picture of 33 × 33.
+
+    Args: size: S of the pictures that are encoded; the settings stay the same in the world's units.
+    """
+    one = pixel(size)
+    arrived = (0.75 * one) ** 2
+    search = TreeSearch(headings=headings, hold=2, reach=0.92, cell=cell * one, tolerance=arrived, depth=64)
+    near, deviation = (2 * one) ** 2, 0.6 * one
     return search, Control(steps, arrived, near, deviation, every=search.hold, plans=plans)
+
+
+def pixel(size: int) -> float:
+    """Return what a pixel of a picture of 33 × 33 is in a code of locations in pictures of another size."""
+    return size / SIZE / UNIT
 
 
 def driven(

@@ -29,6 +29,7 @@ from jepa.lab.verdict import Measurement, judge_claim
 from jepa.model import JEPA
 from jepa.runs import behavior, build
 from jepa.runs.config import configure, read_diff, unknown
+from jepa.runs.data import made_by
 from jepa.runs.processes import cores
 from jepa.runs.run import Run, load_model, load_parts
 from jepa.runs.tasks import tasks
@@ -71,15 +72,20 @@ class Study:
         """All variants of the notebook by name, levels as `<variant>_<level>`."""
         return read(paths.variants(self.notebook), *self._diffs)
 
-    def run(self, *names: str, times: int = 1) -> pd.DataFrame:
+    def run(self, *names: str, times: int = 1, seeds: int | None = None) -> pd.DataFrame:
         """Return the measurements of the named variants (default: all), training what is not yet trained.
 
-        Args: times: so many times as many seeds as the study has, for a claim whose seeds had to grow.
-        Raises: ValueError for a variant that does not exist, or times < 1.
+        Args: times: so many times as many seeds as the study has, for a claim whose seeds had to grow; seeds: so many
+            of them in their place, such as one for what is only shown; a short profile takes no more than it has.
+        Raises: ValueError for a variant that does not exist, or times or seeds < 1.
         """
-        if times < 1:
-            raise ValueError(f"times: expected at least 1, found {times}")
-        seeds, behaviors = range(times * len(self.seeds)), behavior.read(paths.behaviors())
+        for name, number in (("times", times), ("seeds", 1 if seeds is None else seeds)):
+            if number < 1:
+                raise ValueError(f"{name}: expected at least 1, found {number}")
+        count = times * len(self.seeds) if seeds is None else seeds
+        if seeds is not None and self.profile in SHORT:
+            count = min(count, len(self.seeds))
+        seeds, behaviors = range(count), behavior.read(paths.behaviors())
         asked = tasks(self.variants, choose(self.variants, names), seeds, paths.data, behaviors)
         with progress.shown(self.notebook) as file:
             runs = execute_all(asked, paths.runs(), self.workers, file, self._cut)
@@ -139,7 +145,7 @@ class Study:
     def held_out(self, variant: str) -> HeldOut:
         """Return the held-out set of a variant, verified."""
         chosen = self._variant(variant)
-        return load(paths.data(chosen.data), {"world": chosen.config.world.flat()})
+        return load(paths.data(chosen.data), made_by(chosen.config.world))
 
     def add(self, claim: str, variant: str, metric: str, values: Mapping[int, float] | pd.Series) -> None:
         """Add a derived measurement, one value per seed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,15 @@ def generate(folder: Path, world: Part, count: int, seed: int) -> None:
     made = make("world", world, WORLDS)
     arrays = made.integers(count, np.random.RandomState(seed))
     write(folder, arrays, made.quanta, {"world": world.flat(), "count": count, "seed": seed})
+
+
+def made_by(world: Part) -> dict[str, Any]:
+    """Return what must have made a held-out set of a world: all its constants, or those that decide its tasks.
+
+    Raises: ValueError for a world or option that does not exist.
+    """
+    flat, deciding = world.flat(), getattr(make("world", world, WORLDS), "of_tasks", None)
+    return {"world": {name: flat[name] for name in flat if deciding is None or name in ("name", *deciding)}}
 
 
 def main(arguments: list[str] | None = None) -> None:

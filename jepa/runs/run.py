@@ -28,6 +28,7 @@ from jepa.monitor import CollapseWarning, drawn
 from jepa.runs import build, progress
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
+from jepa.runs.data import made_by
 from jepa.runs.frozen import encoded_by
 from jepa.runs.tasks import Task, measuring_key, training_key
 from jepa.sampling import pool
@@ -114,7 +115,7 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     """
     config = task.config
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
-    held_out = load(task.held_out, {"world": config.world.flat()}, config.evaluation.pairs)
+    held_out = load(task.held_out, made_by(config.world), config.evaluation.pairs)
     of = build.parts(config, task.seed, encoded="encoder" in task.parents)
     reference = build.reference(config, of, held_out)
     folders = {role: train_run(parent, store) for role, parent in task.parents.items()}

@@ -34,6 +34,7 @@ class Rooms:
     collisions: str = "stay"  # what happens to a dot that hits something, in trajectories
     step_limit: float = 2.45  # the longest step; the published policy's are at most 1.8
 
+    of_tasks = ("walls",)  # constants that decide what tasks there are; the others how they look and how one learns
     factor_labels = {name: "predictable" for name in ("position", "wall", "door", "blocked")}
     quanta = dict.fromkeys(("x", "y", "wall", "door"), QUANTUM)  # units of the arrays made by `integers`
 
