@@ -79,7 +79,7 @@ def test_decoder_learns_to_draw_and_leaves_the_model_as_it_is():
     assert errors[120] < 0.7 * blind < blind < errors[1]
 
 
-OTHERS = ("landscapes", "sparsity", "inference", "world_models", "planning", "known")  # that measure other models
+OTHERS = ("landscapes", "sparsity", "inference", "world_models", "planning", "known", "planners")
 ALL = [name for name, where in MEASURES.items() if not any(module in where for module in OTHERS)]
 
 

@@ -132,7 +132,7 @@ def _episodes(
             search = TreeSearch(headings=16, hold=2, reach=0.92, cell=cell * one, depth=64)
             value = cost_to_go(level, agent.goal, subject.stream(f"flood {number}"), search)
             level = level_of(agent.step, replace(costs, far=Value(value, "sum")), budget.horizon, acting.limit)
-        near = ((0.75 * one) ** 2, (2 * one) ** 2)
+        near = ((0.5 * one) ** 2, (2 * one) ** 2)
         log = _controlled(agent, acting, level, (minimizer, near), budget, subject.stream(f"{prefix}{number}"))
         found.append((log, acting.positions, part))
     return scored(found, prefix)

@@ -107,9 +107,8 @@ def tree_settings(headings: int, cell: float, steps: int, plans: int, size: int 
     Args: size: S of the pictures that are encoded; the settings stay the same in the world's units.
     """
     one = pixel(size)
-    arrived = (0.75 * one) ** 2
-    search = TreeSearch(headings=headings, hold=2, reach=0.92, cell=cell * one, tolerance=arrived, depth=64)
-    near, deviation = (2 * one) ** 2, 0.6 * one
+    search = TreeSearch(headings, hold=2, reach=0.92, cell=cell * one, tolerance=(0.75 * one) ** 2, depth=64)
+    arrived, near, deviation = (0.5 * one) ** 2, (2 * one) ** 2, 0.6 * one
     return search, Control(steps, arrived, near, deviation, every=search.hold, plans=plans)
 
 
