@@ -17,6 +17,7 @@ from jepa.keypoints import UNIT
 from jepa.latents.finite import NoLatent
 from jepa.model import JEPA
 from jepa.planning.control import Log
+from jepa.planning.costs import Distance
 from jepa.static import separate
 from jepa.streams import generator_for
 from jepa.worlds.rooms import Rooms
@@ -321,7 +322,7 @@ def test_level_of_some_episodes_is_that_of_their_steps_and_goals():
     tasks = subject.some_tasks(5)
     step, index = Oracle(tasks.layouts, 1.0, MIDDLE), torch.tensor([4, 0, 0])
     goal = step.code(tasks.goal)
-    level = level_of(step, goal, 7, 2.0)
+    level = level_of(step, Distance(goal), 7, 2.0)
     some = level.rows(index).rows(torch.tensor([0, 2]))
     s, a = step.code(tasks.start).unsqueeze(1), torch.ones(5, 1, 2)
     assert level.horizon == some.horizon == 7 and some.actions == level.actions

@@ -96,8 +96,7 @@ def planning(
         found.append((log, acting.positions, tasks))
     rows = scored(found, "")
     evaluations = next(row.value for row in rows if row.metric == "evaluations")
-    some = subject.sample(subject.world.group, subject.stream("operations"))
-    spent = operations(subject.model, some.static, some.frames[0])
+    spent = operations(subject.model, subject.trajectories.static, subject.trajectories.frames[0])
     return [*rows, Row("teraflops", spent.teraflops(evaluations, steps + 2))]
 
 
