@@ -15,10 +15,13 @@ def held(
 
     Args: level, s, minimizer, generator, start: as for `plan`; the horizon is a multiple of hold.
     Returns: the plan in single steps, of which the states are those at the ends; an evaluation is a single step.
-    Raises: ValueError for a hold below 1 that does not divide the horizon, and as `plan`.
+    Raises: ValueError for a hold that is below 1 or does not divide the horizon, and as `plan`.
     """
     if hold < 1 or level.horizon % hold:
         raise ValueError(f"hold: expected a divisor of the horizon {level.horizon}, found {hold}")
+    shape = (len(s), level.horizon, level.actions.width)
+    if start is not None and start.shape != shape:
+        raise ValueError(f"start: expected {list(shape)}, found {list(start.shape)}")
     coarse = level._replace(step=repeated(level.step, hold), horizon=level.horizon // hold, stride=level.stride * hold)
     found = plan(coarse, s, minimizer, generator, None if start is None else start[:, ::hold])
     actions, states = (part.repeat_interleave(hold, 1) for part in (found.actions, found.states))
