@@ -70,6 +70,7 @@ def planners(
     in steps; its evaluations come on top, once an episode, and are the same for all.
     Args: episodes, steps: as for `planning`; the rest as tuned on tuning tasks, spreads in units, elites as a share of
         a round, rounds as the parts that the candidates are tried in; only: rows whose names begin with it.
+    Raises: ValueError for `only` that begins no name.
     """
     if not isinstance(subject, Acting):
         raise refused("planners", "a world model with tasks", subject)
@@ -81,9 +82,11 @@ def planners(
         "cem": partial(cem, spread=cem_spread, sampling=elites),
         "mppi": partial(mppi, spread=mppi_spread, sampling=softmin),
     }
+    kinds = {f"{n}_{d}_{c}_": (d, c, n) for d, c, n in itertools.product(DYNAMICS, COSTS, minimizers)}
+    if not any(prefix.startswith(only) for prefix in kinds):
+        raise ValueError(f"only: expected the beginning of one of {', '.join(kinds)}, found {only!r}")
     budget, rows = Budget(horizon, hold, candidates, execute, steps), []
-    for dynamics, cost, name in itertools.product(DYNAMICS, COSTS, minimizers):
-        prefix = f"{name}_{dynamics}_{cost}_"
+    for prefix, (dynamics, cost, name) in kinds.items():
         if prefix.startswith(only):
             known, named = (dynamics, cost, cell), (prefix, minimizers[name])
             rows += _episodes(subject, subject.some_tasks(episodes), known, named, budget)
