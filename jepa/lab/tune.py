@@ -18,20 +18,30 @@ from typing import Any
 
 import pandas as pd
 
+from jepa.evaluate.subject import Row
 from jepa.lab import paths, progress
 from jepa.runs import behavior
-from jepa.runs.config import configure, read_diff
+from jepa.runs.config import configure, read_diff, unknown
 from jepa.runs.processes import cores
 from jepa.runs.tasks import tasks
 from jepa.runs.variants import choose, read
 from jepa.runs.workers import execute_all
 
+KEYS = {"notebook", "metric", "least", "seeds", "data", "overrides", "methods"}  # of a plan
+
 
 def trials(plan: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return method and settings of every trial of a plan.
 
-    Raises: ValueError if methods have different numbers of trials, or if a seed is below 100, where evaluations are.
+    Raises: ValueError for a key, or a held-out set of a method, that does not exist, if methods have different numbers
+        of trials, or if a seed is below 100, where evaluations are.
     """
+    for key in plan:
+        if key not in KEYS:
+            raise unknown(f"key {key!r}", key, KEYS)
+    for method in plan.get("data", {}):
+        if method not in plan["methods"]:
+            raise unknown("data", method, plan["methods"])
     found = [
         (method, dict(zip(grid, point, strict=True)))
         for method, grid in plan["methods"].items()
@@ -58,7 +68,7 @@ def tune(name: str, workers: int) -> pd.DataFrame:
         asked += tasks(variants, [trial], plan["seeds"], paths.data, behaviors)
     with progress.shown(name) as file:
         runs = execute_all(asked, paths.runs(), workers, file)
-    values = [next(row.value for row in run.rows if row.metric == plan["metric"]) for run in runs]
+    values = [_value(run.rows, plan["metric"]) for run in runs]
     each = len(plan["seeds"])
     rows = [
         (method, json.dumps(settings), plan["metric"], sum(values[n * each : (n + 1) * each]) / each)
@@ -66,6 +76,14 @@ def tune(name: str, workers: int) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["method", "settings", "metric", "mean"])
     return table.sort_values(["method", "mean"], ascending=[True, plan.get("least", False)], kind="stable")
+
+
+def _value(rows: list[Row], metric: str) -> float:
+    """Return a measured number. Raises: ValueError if it was not measured."""
+    found = {row.metric: row.value for row in rows}
+    if metric not in found:
+        raise unknown("metric", metric, found)
+    return found[metric]
 
 
 def main(arguments: list[str] | None = None) -> None:
