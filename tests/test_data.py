@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from jepa import data
 from jepa.runs.config import Part
-from jepa.runs.data import generate, main
+from jepa.runs.data import generate, made_by, main
 from jepa.worlds.fork import Fork
 from jepa.worlds.plane import QUANTUM, Plane
 
@@ -201,3 +201,27 @@ def test_a_mapped_set_takes_no_memory_and_has_what_a_loaded_one_has(tmp_path):
     assert torch.equal(rows, data.load(tmp_path / "mine").x[[7, 3, 7]])
     rows.zero_()
     assert hashlib.sha256((tmp_path / "mine" / "x.npy").read_bytes()).hexdigest() == before
+
+
+@pytest.mark.parametrize("part", [BENT, Part("plane"), Part("fork", {"frames": 2}), Part("crossing", {"open": True})])
+def test_a_set_of_pairs_is_made_by_all_constants_of_its_world(part):
+    assert made_by(part) == {"world": part.flat()}
+
+
+@pytest.mark.parametrize("walls", [{}, {"walls": "fixed"}])
+@pytest.mark.parametrize("looks", [{}, {"size": 17, "view": "gray", "subtract": False, "group": 2, "step_limit": 1.0}])
+def test_a_set_of_tasks_is_made_by_what_decides_tasks_and_serves_all_looks(tmp_path, walls, looks):
+    part = Part("rooms", walls | looks)
+    assert made_by(part) == {"world": {"name": "rooms", **walls}}
+    generate(tmp_path / "plain", Part("rooms", walls), 4, seed=1)
+    generate(tmp_path / "looks", part, 4, seed=1)
+    assert digests(tmp_path / "plain") == digests(tmp_path / "looks")
+    assert len(data.load(tmp_path / "looks", made_by(part)).x) == 4
+    other = made_by(Part("rooms", {"walls": {"fixed": "random"}.get(walls.get("walls"), "fixed"), **looks}))
+    with pytest.raises(ValueError, match="^data: expected plain made by the world .*, found .*rooms"):
+        data.load(tmp_path / "plain", other)
+
+
+def test_constants_that_do_not_exist_made_nothing():
+    with pytest.raises(ValueError, match="world: option of 'rooms': expected one of .*mean 'walls'"):
+        made_by(Part("rooms", {"wals": "fixed"}))

@@ -31,7 +31,7 @@ def generate(folder: Path, world: Part, count: int, seed: int) -> None:
         raise ValueError(f"count: expected at least 1, found {count}")
     made = make("world", world, WORLDS)
     arrays = made.integers(count, np.random.RandomState(seed))
-    write(folder, arrays, made.quanta, {"world": world.flat(), "count": count, "seed": seed})
+    write(folder, arrays, made.quanta, {**made_by(world), "count": count, "seed": seed})
 
 
 def made_by(world: Part) -> dict[str, Any]:
