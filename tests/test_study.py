@@ -127,6 +127,30 @@ def test_named_variants_run_alone_and_with_more_seeds_and_no_row_is_there_twice(
         grown.run(times=0)
 
 
+@pytest.mark.parametrize(
+    ("profile", "seeds", "count"), [("cpu", 1, 1), ("cpu", 2, 2), ("cpu", 3, 3), ("smoke", 1, 1), ("smoke", 3, 2)]
+)
+def test_variants_run_with_as_many_seeds_as_asked_and_a_short_profile_with_no_more_than_it_has(profile, seeds, count):
+    table = tiny(profile=profile).run("tiny_4", seeds=seeds)
+    assert sorted(table.seed.unique()) == list(range(count))
+    assert not table.duplicated(["variant", "seed", "metric"]).any()
+
+
+def test_what_is_shown_of_one_seed_is_then_measured_on_all():
+    one = tiny()
+    shown = one.run("tiny_4", seeds=1)
+    grown = one.run("tiny_4")
+    pd.testing.assert_frame_equal(grown[grown.seed == 0].reset_index(drop=True), shown)
+    assert sorted(grown.seed.unique()) == [0, 1] and len(grown) == 2 * len(shown)
+    assert len(one.run("tiny_4", seeds=1)) == len(grown)  # nothing that was measured is forgotten
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_runs_of_no_seeds_are_refused(seeds):
+    with pytest.raises(ValueError, match=f"^seeds: expected at least 1, found {seeds}"):
+        tiny().run("tiny_4", seeds=seeds)
+
+
 def test_values_wide_and_long_are_the_table_looked_at_differently(done):
     table = done.table
     rows = table[(table.metric == "low_energy_share") & (table.variant == "tiny_4")]

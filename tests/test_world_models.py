@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,8 +11,10 @@ from conftest import generator, values
 from torch import nn
 
 from jepa.evaluate.acting import Acting
+from jepa.evaluate.inference import Operations
 from jepa.evaluate.known import known
-from jepa.evaluate.planning import BATCH, Oracle, batches, level_of, planning, scored
+from jepa.evaluate.operations import operations
+from jepa.evaluate.planning import BATCH, Oracle, batches, level_of, pixel, planning, scored, tree_settings
 from jepa.evaluate.world_models import HORIZONS, code, leaks, unrolling
 from jepa.keypoints import UNIT
 from jepa.latents.finite import NoLatent
@@ -22,7 +25,7 @@ from jepa.static import separate
 from jepa.streams import generator_for
 from jepa.worlds.rooms import Rooms
 from jepa.worlds.rooms.layouts import FREE, SIDE, two_rooms
-from jepa.worlds.rooms.motion import walk
+from jepa.worlds.rooms.motion import obstacles, touches, walk
 from jepa.worlds.rooms.tasks import Tasks
 
 MIDDLE = 32.0  # of a picture, in units
@@ -248,6 +251,81 @@ def test_a_model_of_true_dynamics_plans_as_well_from_pictures():
     assert found["steps"] < 60 and found["plans"] >= 1 and found["evaluations"] > 100
     blind = values(planning(subject_of(Free(), tasks=6), episodes=6, steps=90))
     assert blind["success_pldm"] < 1
+
+
+@pytest.mark.parametrize("size", [9, 33, 65])
+def test_lengths_of_planners_are_the_same_in_the_world_in_pictures_of_any_size(size):
+    search, settings = tree_settings(16, 1.5, 50, 7, size)
+    unit, published = SIDE / size * UNIT, SIDE / 33  # units of the world in one of the code, and in a pixel of 33
+    lengths = [pixel(size), search.cell, search.tolerance**0.5, settings.deviation]
+    lengths += [settings.arrived**0.5, settings.near**0.5]
+    found = torch.tensor(lengths) * unit / published
+    torch.testing.assert_close(found, torch.tensor([1.0, 1.5, 0.75, 0.6, 0.5, 2.0]))
+    assert (search.headings, search.hold, settings.every, settings.steps, settings.plans) == (16, 2, 2, 50, 7)
+    step = Oracle(two_rooms(torch.tensor([32.0]), torch.tensor([18.0])), SIDE / size, MIDDLE)
+    apart = step.code(torch.tensor([10.0 + published, 10.0])) - step.code(torch.tensor([10.0, 10.0]))
+    assert float(apart[0]) == pytest.approx(pixel(size), rel=1e-5)  # in codes of locations
+
+
+class Charged(Knowing):
+    """True dynamics whose binding and evaluations multiply matrices, to no effect."""
+
+    def bind(self, static):
+        """Return the step, after a product of 2 · 65 · 65 numbers."""
+        static.flatten(1) @ static.new_ones(2 * 65 * 65, 1)
+        return ChargedStep(two_rooms(*walls_in(static)))
+
+
+class ChargedStep(Told):
+    """The world's own step in layouts, and a product of 2 · 2 numbers for each state."""
+
+    def __call__(self, s, a, z):
+        """Return s̃ [B, K, 2]."""
+        return super().__call__(s, a, z) @ torch.eye(2)
+
+    def rows(self, index):
+        """Return the step of some trajectories."""
+        return ChargedStep(self.layouts.rows(index))
+
+
+class ChargedCode(Located):
+    """The encoder that says where the dot is, after a product of 2 · 3 · 2 numbers."""
+
+    def forward(self, x):
+        """Return s [B, 2]."""
+        return super().forward(x) @ torch.eye(2, 3) @ torch.eye(3, 2)
+
+
+def test_operations_of_an_episode_are_those_counted_by_hand_and_those_that_were_done():
+    total, tasks = [], Rooms(size=65).tasks(3, generator(8))
+    for encoder, predictor in ((Located(65), Knowing()), (ChargedCode(65), Charged())):
+        model = JEPA(encoder, encoder, predictor, NoLatent())
+        subject = replace(shared(Free), model=model, tasks=tasks)
+        spent = operations(model, subject.trajectories.static, subject.trajectories.frames[0])
+        with Operations() as counted:
+            found = values(planning(subject, episodes=3, steps=12))
+        total.append(counted.total)  # with those of drawing pictures, which are the same
+    assert spent == (2 * 2 * 2, 2 * 2 * 3 * 2, 2 * 2 * 65 * 65)
+    once = found["evaluations"] * spent.evaluation + (12 + 2) * spent.encoding + spent.binding
+    assert found["teraflops"] == pytest.approx(1e-12 * once, rel=1e-9)
+    measuring = spent.evaluation + 2 * spent.encoding + 2 * spent.binding
+    assert total[1] - total[0] == pytest.approx(3 * once + measuring, rel=1e-6)
+
+
+def test_the_straight_line_that_stays_where_it_is_blocked_arrives_exactly_where_no_wall_is_in_the_way():
+    subject = subject_of(tasks=40, size=17, samples=8)
+    tasks = subject.some_tasks(40)
+    free = ~touches(obstacles(tasks.layouts), tasks.start, tasks.goal).any(1)
+    pushed, stayed = (values(known(subject, episodes=40, steps=34, collisions=rule)) for rule in ("push", "stay"))
+    rows = [name.removeprefix("straight_stay_") for name in pushed if name.startswith("straight_stay_")]
+    assert rows and all(pushed[f"straight_stay_{row}"] == stayed[f"straight_{row}"] for row in rows)
+    for rule in ("eb_jepa", "pldm"):  # 34 steps are longer than the rooms' diagonal
+        assert pushed[f"straight_stay_success_{rule}"] == pytest.approx(float(free.double().mean()))
+    assert 0 < pushed["straight_stay_success_pldm"] < pushed["straight_success_pldm"] < 1  # which creeps to the door
+    assert pushed["straight_stay_plans"] == pushed["straight_stay_evaluations"] == 0
+    assert {name: pushed[name] for name in pushed if name.startswith("straight_stay_")} == {
+        name: stayed[name] for name in stayed if name.startswith("straight_stay_")
+    }
 
 
 def made_up():
