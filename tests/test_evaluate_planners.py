@@ -19,7 +19,7 @@ from jepa.worlds.rooms.tasks import Tasks
 NAMES = ("gradient", "cem", "mppi")
 TAKEN = ("success_eb_jepa", "success_pldm", "success_lewm", "steps", "plans", "evaluations", "longest_step")
 IN_SIGHT = 1 / 3  # of the tasks
-TINY = {"episodes": 6, "steps": 44, "candidates": 48, "cell": 2.0}
+TINY = {"episodes": 6, "steps": 44, "candidates": 48, "cell": 2.0, "gradient_rounds": 4}
 FIRST = TINY | {"steps": 1}  # the first plans of all episodes, which all begin far from their goals
 
 
@@ -58,10 +58,10 @@ def test_cost_to_go_reaches_goals_behind_walls_that_the_distance_does_not(dynami
 
 
 def test_only_selects_by_the_beginning_of_names_and_the_same_seed_gives_the_same_rows():
-    for only in ("cem_learned_to_go", "mppi_oracle_"):
+    for only in ("cem_learned_to_go", "mppi_oracle_dist"):
         some = values(planners(subject(), **TINY, only=only))
         assert some == {name: value for name, value in found().items() if name.startswith(only)} != {}
-    other = values(planners(subject(1), **TINY, only="mppi_oracle_"))
+    other = values(planners(subject(1), **TINY, only="mppi_oracle_dist"))
     assert other.keys() == some.keys() and other != some
 
 
@@ -71,7 +71,7 @@ def test_only_that_begins_no_name_is_refused(only):
         planners(subject(), **FIRST, only=only)
 
 
-@pytest.mark.parametrize("hold", [1, 2, 8])
+@pytest.mark.parametrize("hold", [1, 8])
 def test_all_planners_have_the_same_evaluations_for_a_plan(hold):
     spent = values(planners(subject(), **FIRST, horizon=8, hold=hold))
     for name, candidates in (("gradient", 48), ("cem", 48), ("mppi", 48 + 1)):  # its last mean

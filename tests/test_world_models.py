@@ -313,10 +313,10 @@ def test_operations_of_an_episode_are_those_counted_by_hand_and_those_that_were_
 
 
 def test_the_straight_line_that_stays_where_it_is_blocked_arrives_exactly_where_no_wall_is_in_the_way():
-    subject = subject_of(tasks=40, size=17, samples=8)
-    tasks = subject.some_tasks(40)
+    subject = subject_of(tasks=30, size=17, samples=8)
+    tasks = subject.some_tasks(30)
     free = ~touches(obstacles(tasks.layouts), tasks.start, tasks.goal).any(1)
-    pushed, stayed = (values(known(subject, episodes=40, steps=34, collisions=rule)) for rule in ("push", "stay"))
+    pushed, stayed = (values(known(subject, episodes=30, steps=34, collisions=rule)) for rule in ("push", "stay"))
     rows = [name.removeprefix("straight_stay_") for name in pushed if name.startswith("straight_stay_")]
     assert rows and all(pushed[f"straight_stay_{row}"] == stayed[f"straight_{row}"] for row in rows)
     for rule in ("eb_jepa", "pldm"):  # 34 steps are longer than the rooms' diagonal
