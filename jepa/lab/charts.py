@@ -64,7 +64,7 @@ def horizons(axes: Axes, table: pd.DataFrame, names: Mapping[str, str], error: s
     rows = table[table.variant.isin(names)]
     still = [rows[rows.metric == f"still_rmse_{step}"].value.mean() for step in HORIZONS]
     axes.plot(HORIZONS, still, color="gray", ls="--", lw=1.2, label="staying where one is", zorder=1)
-    axes.set(xscale="log", yscale="log", xlabel="steps imagined", ylabel="error of the position, units")
+    axes.set(xscale="log", yscale="log", xlabel="steps imagined", ylabel="error, units")
     axes.set_xticks(HORIZONS, [str(step) for step in HORIZONS])
     axes.minorticks_off()
     factors(axes.yaxis)
@@ -131,8 +131,8 @@ def arms(found: Sequence[Interval]) -> np.ndarray:
     return np.nan_to_num(arms, nan=0.0).clip(min=0)
 
 
-def factors(axis: Axis) -> None:
-    """Name 1, 2 and 5 of every power of ten on a logarithmic axis."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+def factors(axis: Axis, named: Sequence[int] = (1, 2, 5)) -> None:
+    """Name 1, 2 and 5 of every power of ten on a logarithmic axis, or the numbers given."""
+    axis.set_major_locator(LogLocator(subs=named, numticks=20))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -95,7 +95,7 @@ def ablations(table: pd.DataFrame, names: Mapping[str, str], columns: Sequence[C
         limits = (-0.05, 1.05) if column.scale == "logit" else None
         if column.scale == "log":
             panel.set_xscale("log")
-            factors(panel.xaxis)
+            factors(panel.xaxis, (1, 3))
         _rows(panel, list(names.values()), "", limits)
         panel.set_title(column.title, fontsize=8, fontweight="normal")
         panel.tick_params(axis="x", labelsize=7)
