@@ -140,8 +140,7 @@ class Coupling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return s [B, C H W] of x [B, C, H, W]. Raises: ValueError for another shape."""
-        if x.shape[1:] != self.inputs:
-            raise ValueError(f"x: expected [B, {_list(self.inputs)}], found shape {list(x.shape)}")
+        check_pixels(x, self.inputs)
         a, b = x.chunk(2, 1)
         for step in self.maps:
             a, b = b + step(a), a
@@ -157,11 +156,22 @@ class Coupling(nn.Module):
         return torch.cat([a, b], 1)
 
 
-def _pixels(inputs: Shape, patch: int) -> tuple[int, int, int]:
-    """Return C, H, W. Raises: ValueError if `inputs` is no picture, or none that patches tile."""
+def pixels(inputs: Shape) -> tuple[int, int, int]:
+    """Return C, H, W. Raises: ValueError if `inputs` is no picture."""
     if isinstance(inputs, int):
         raise ValueError(f"inputs: expected pixels, C, H, W, found a width of {inputs}")
-    depth, height, width = inputs
+    return tuple(inputs)
+
+
+def check_pixels(x: Tensor, inputs: tuple[int, int, int]) -> None:
+    """Raises: ValueError unless x is [B, *inputs]."""
+    if x.shape[1:] != inputs:
+        raise ValueError(f"x: expected [B, {_list(inputs)}], found shape {list(x.shape)}")
+
+
+def _pixels(inputs: Shape, patch: int) -> tuple[int, int, int]:
+    """Return C, H, W. Raises: ValueError if `inputs` is no picture, or none that patches tile."""
+    depth, height, width = pixels(inputs)
     if patch < 2 or patch % 2 or height % patch or width % patch:
         raise ValueError(f"patch: expected an even number that divides {height} and {width}, found {patch}")
     return depth, height, width

@@ -98,11 +98,8 @@ class TwoRoomsVector(VectorEnv):
         for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, found {value}")
-        self._play, self.num_envs, self._most = (
-            Play(num_envs, Rooms(**options), collisions, rule),
-            num_envs,
-            max_episode_steps,
-        )
+        self._play = Play(num_envs, Rooms(**options), collisions, rule)
+        self.num_envs, self._most = num_envs, max_episode_steps
         self.single_observation_space, self.single_action_space = _spaces(self._play.world)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jepa.encoders import Shape
+from jepa.encoders import Shape, check_pixels, pixels
 
 UNIT = 8.0  # pixels for which a code of 1 stands
 
@@ -33,13 +33,12 @@ class Keypoints(nn.Module):
         Raises: ValueError if there are no pixels, D is not even, or a number is not above 0.
         """
         super().__init__()
-        if isinstance(inputs, int):
-            raise ValueError(f"inputs: expected pixels, C, H, W, found a width of {inputs}")
+        self.inputs = pixels(inputs)
         if outputs < 2 or outputs % 2:
             raise ValueError(f"outputs: expected two numbers a keypoint, found {outputs}")
         if channels < 1 or not sharpness > 0:
             raise ValueError(f"channels, sharpness: expected numbers above 0, found {channels}, {sharpness}")
-        self.inputs, self.outputs, self.sharpness = tuple(inputs), outputs, sharpness
+        self.outputs, self.sharpness = outputs, sharpness
         self.features = nn.Conv2d(inputs[0], channels, 5, stride=2, padding=2)
         self.heat = nn.Conv2d(channels, outputs // 2, 3, padding=1)
         if positive:
@@ -52,9 +51,7 @@ class Keypoints(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return s [B, D] of x [B, C, H, W]. Raises: ValueError for another shape."""
-        if x.shape[1:] != self.inputs:
-            expected = ", ".join(map(str, self.inputs))
-            raise ValueError(f"x: expected [B, {expected}], found shape {list(x.shape)}")
+        check_pixels(x, self.inputs)
         x = x.contiguous(memory_format=torch.channels_last)  # on a CPU half the time for so few channels
         heat = self.heat(self.features(x).relu()).flatten(2)  # [B, D/2, P]
         return ((self.sharpness * heat).softmax(-1) @ self.places).flatten(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -32,8 +33,57 @@ class CollapseWarning(UserWarning):
     """A training's energy collapses."""
 
 
-class Monitor:
+class Evaluations(ABC):
+    """A callback of `jepa.train.fit` that evaluates a model a few times, keeps what it finds, and warns once."""
+
+    message: str  # how a warning begins
+
+    def __init__(self, steps: int, times: int) -> None:
+        """Args: steps: of the training; times: evaluations after the one before the first step."""
+        self._steps = steps
+        self._due = {steps * number // times for number in range(times + 1)} if times else set()
+        self.steps: list[int] = []  # after which the model was evaluated
+        self.diagnostics: dict[str, list[float]] = {}  # name -> one value per entry of steps
+        self.warnings: list[str] = []  # what was warned of, once at most
+
+    def __call__(self, step: int, model: JEPA) -> None:
+        """Where an evaluation is due after a step, keep it, and warn if it is the first to show what it looks for.
+
+        Warns: CollapseWarning, from a third of the training on, with the reason.
+        """
+        if step not in self._due:
+            return
+        found = self.evaluate(model)
+        self.steps.append(step)
+        for name, value in found._asdict().items():
+            self.diagnostics.setdefault(name, []).append(value)
+        early = step == 0 or 3 * step < self._steps  # before the energy had the time to tell anything
+        reason = None if early or self.warnings else self.reason(found, model)
+        if reason is not None:
+            self.warnings.append(f"{self.message} after {step} of {self._steps} steps: {reason}")
+            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=_outside())
+
+    @abstractmethod
+    def evaluate(self, model: JEPA) -> Any:
+        """Return the named diagnostics of a model as it is outside of training; it is left as it was."""
+
+    @abstractmethod
+    def reason(self, found: Any, model: JEPA) -> str | None:
+        """Return what diagnostics show that is to be warned of, None for nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was found so far."""
+        return {"steps": list(self.steps), "diagnostics": dict(self.diagnostics), "warnings": list(self.warnings)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what was found before."""
+        self.steps, self.diagnostics, self.warnings = (state[name] for name in ("steps", "diagnostics", "warnings"))
+
+
+class Monitor(Evaluations):
     """A callback of `jepa.train.fit` that evaluates a model a few times and warns, once, where its energy collapses."""
+
+    message = "the energy is collapsing"
 
     def __init__(
         self,
@@ -58,35 +108,15 @@ class Monitor:
             raise ValueError(f"pairs: expected at least 4, found {count}")
         if targets is not None and (targets.ndim != 2 or len(targets) != count):
             raise ValueError(f"targets: expected [{count}, F], found {list(targets.shape)}")
+        super().__init__(steps, times)
         self._wrong = _mismatched(count, plausible, pairs.y.device)
-        self._objective, self._pairs, self._steps = objective, (pairs.x, pairs.a, pairs.y), steps
-        self._due = {steps * number // times for number in range(times + 1)} if times else set()
+        self._objective, self._pairs = objective, (pairs.x, pairs.a, pairs.y)
         asked = _narrow(pairs.y.reshape(count, -1).float(), ASKED) if targets is None else targets
         self._targets = _varying(asked.detach().cpu().double())
-        self.steps: list[int] = []  # after which the model was evaluated
-        self.diagnostics: dict[str, list[float]] = {}  # name -> one value per entry of steps
-        self.warnings: list[str] = []  # what was warned of, once at most
         with undisturbed(model):
             s_y = self._encode(model).s_y
         self.reference = or_nan(reference_energy, s_y)
         self._read_once = self._read(s_y) if cannot_collapse(objective, model) else None  # what need not be read again
-
-    def __call__(self, step: int, model: JEPA) -> None:
-        """Where an evaluation is due after a step, keep it, and warn if it is the first to show a collapse.
-
-        Warns: CollapseWarning, from a third of the training on, naming the criterion that is missing.
-        """
-        if step not in self._due:
-            return
-        found = self.evaluate(model)
-        self.steps.append(step)
-        for name, value in found._asdict().items():
-            self.diagnostics.setdefault(name, []).append(value)
-        early = step == 0 or 3 * step < self._steps  # before the energy had the time to tell anything
-        reason = None if early or self.warnings else diagnose(found, self._objective, model)
-        if reason is not None:
-            self.warnings.append(f"the energy is collapsing after {step} of {self._steps} steps: {reason}")
-            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=_outside())
 
     def evaluate(self, model: JEPA) -> Diagnostics:
         """Return the diagnostics of the model as it is outside of training; it is left as it was."""
@@ -98,13 +128,9 @@ class Monitor:
         r2, rank = self._read_once or self._read(s.s_y)
         return diagnostics(true, mismatched, s.s_y, self.reference, rank, r2)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was found so far."""
-        return {"steps": list(self.steps), "diagnostics": dict(self.diagnostics), "warnings": list(self.warnings)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what was found before."""
-        self.steps, self.diagnostics, self.warnings = (state[name] for name in ("steps", "diagnostics", "warnings"))
+    def reason(self, found: Diagnostics, model: JEPA) -> str | None:
+        """Return what the diagnostics say and which criterion is missing, None if the energy has not collapsed."""
+        return diagnose(found, self._objective, model)
 
     def _encode(self, model: JEPA) -> Representations:
         """Return s_x and s_y of the pairs, a part at a time."""

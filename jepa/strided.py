@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from jepa.encoders import Shape, perceptron
+from jepa.encoders import Shape, check_pixels, perceptron, pixels
 
 
 class Strided(nn.Module):
@@ -21,11 +21,10 @@ class Strided(nn.Module):
         Raises: ValueError if there are no pixels, or a width is below 1.
         """
         super().__init__()
-        if isinstance(inputs, int):
-            raise ValueError(f"inputs: expected pixels, C, H, W, found a width of {inputs}")
+        self.inputs = pixels(inputs)
         if not channels or min(*channels, outputs) < 1:
             raise ValueError(f"channels, outputs: expected widths of at least 1, found {list(channels)}, {outputs}")
-        self.inputs, self.outputs = tuple(inputs), outputs
+        self.outputs = outputs
         (_, height, width), layers = inputs, []
         for wide, narrow in zip([inputs[0], *channels[:-1]], channels, strict=True):
             layer = nn.Conv2d(wide, narrow, 3, stride=2, padding=1)
@@ -38,7 +37,5 @@ class Strided(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return s [B, D] of x [B, C, H, W]. Raises: ValueError for another shape."""
-        if x.shape[1:] != self.inputs:
-            expected = ", ".join(map(str, self.inputs))
-            raise ValueError(f"x: expected [B, {expected}], found shape {list(x.shape)}")
+        check_pixels(x, self.inputs)
         return self.layers(x)

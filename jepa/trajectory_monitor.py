@@ -8,7 +8,6 @@ So the spread *within* trajectories is looked at too, and how much of the code's
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from jepa.batches import Trajectories, checked
 from jepa.measures.probes import Probe
 from jepa.model import JEPA
 from jepa.modes import undisturbed
-from jepa.monitor import CollapseWarning
+from jepa.monitor import Evaluations
 from jepa.objectives.pairs import precision
 from jepa.objectives.trajectories import TrajectoryObjective, encoded
 
@@ -35,8 +34,10 @@ class Signs(NamedTuple):
     energy: float  # mean energy of the roll-outs
 
 
-class TrajectoryMonitor:
+class TrajectoryMonitor(Evaluations):
     """A callback of `jepa.train.fit` that evaluates a model a few times and warns, once, of a code that is stuck."""
+
+    message = "the code is stuck"
 
     def __init__(self, model: JEPA, objective: TrajectoryObjective, batch: Trajectories, steps: int, times: int = 4):
         """Args: model: untrained; objective: of its training; batch: trajectories as it is trained on, on the model's
@@ -48,27 +49,8 @@ class TrajectoryMonitor:
             raise ValueError(f"batch: expected trajectories, found {type(batch).__name__}")
         if len(checked(batch, precision(model)).frames) < 4:
             raise ValueError(f"batch: expected at least 4 trajectories, found {len(batch.frames)}")
-        self._objective, self._batch, self._steps = objective, batch, steps
-        self._due = {steps * number // times for number in range(times + 1)} if times else set()
-        self.steps: list[int] = []  # after which the model was evaluated
-        self.diagnostics: dict[str, list[float]] = {}  # name -> one value per entry of steps
-        self.warnings: list[str] = []  # what was warned of, once at most
-
-    def __call__(self, step: int, model: JEPA) -> None:
-        """Where an evaluation is due after a step, keep it, and warn if it is the first to show a stuck code.
-
-        Warns: CollapseWarning, from a third of the training on.
-        """
-        if step not in self._due:
-            return
-        found = self.evaluate(model)
-        self.steps.append(step)
-        for name, value in found._asdict().items():
-            self.diagnostics.setdefault(name, []).append(value)
-        reason = stuck(found, self._batch.a.shape[-1] > 0)
-        if reason and step and 3 * step >= self._steps and not self.warnings:
-            self.warnings.append(f"the code is stuck after {step} of {self._steps} steps: {reason}")
-            warnings.warn(self.warnings[-1], CollapseWarning, stacklevel=2)
+        super().__init__(steps, times)
+        self._objective, self._batch = objective, batch
 
     def evaluate(self, model: JEPA) -> Signs:
         """Return what the model's codes show as it is outside of training; it is left as it was.
@@ -82,13 +64,9 @@ class TrajectoryMonitor:
             loss = self._objective(model, self._batch, 1.0)
         return signs(s, self._batch.a, float(loss.terms["energy"]))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was found so far."""
-        return {"steps": list(self.steps), "diagnostics": dict(self.diagnostics), "warnings": list(self.warnings)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what was found before."""
-        self.steps, self.diagnostics, self.warnings = (state[name] for name in ("steps", "diagnostics", "warnings"))
+    def reason(self, found: Signs, model: JEPA) -> str | None:
+        """Return what the code is stuck on, None if it is not."""
+        return stuck(found, self._batch.a.shape[-1] > 0)
 
 
 def signs(s: Tensor, a: Tensor, energy: float = 0.0) -> Signs:

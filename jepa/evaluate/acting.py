@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from jepa.batches import Source, Trajectories
+from jepa.evaluate.subject import refused
 from jepa.measures.probes import Probe
 from jepa.model import JEPA
 from jepa.objectives.trajectories import encoded
-from jepa.static import moving, separate
+from jepa.static import OVERLAP, moving, separate
 from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.tasks import Tasks
 from jepa.worlds.rooms.world import Rooms
 
-OVERLAP = 0.1  # how bright a pixel is at most in both the present and the goal, of dots at least 7.2 units apart
 PENALTY = 1e-4  # of the probe: many samples, few numbers to read
 
 
@@ -90,3 +91,9 @@ class Acting:
             return self.model.representation(pictures)
 
         return encode
+
+
+def needed(measure: str, subject: Any) -> None:
+    """Raises: ValueError for another subject than a world model."""
+    if not isinstance(subject, Acting):
+        raise refused(measure, "a world model with tasks", subject)

@@ -11,16 +11,15 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.evaluate.acting import Acting
-from jepa.evaluate.planning import learned, level_of, tree_settings
-from jepa.planning.actions import Box
-from jepa.planning.control import control
+from jepa.evaluate.planning import learned, level_of, near_moves, tree_settings
+from jepa.planning.control import control, planners
 from jepa.planning.costs import Distance
 from jepa.planning.growth import TreeSearch
 from jepa.planning.level import Level, Plan
-from jepa.planning.servo import moves, nearest
 from jepa.planning.togo import cost_to_go
 from jepa.planning.tree import tree
 from jepa.worlds.rooms.layouts import Layouts
+from jepa.worlds.rooms.motion import within
 from jepa.worlds.rooms.tasks import Tasks
 
 HEADINGS, CELL, PLANS = 16, 1.0, 40  # as `jepa.evaluate.planning.planning` has them
@@ -85,19 +84,15 @@ def episode(subject: Acting, tasks: Tasks, row: int = 0, steps: int = 200, colli
     acting = subject.world.episodes(task, collisions, subject.stream("shown collisions"))
     agent = learned(subject, acting.observe(), acting.goal)
     level = level_of(agent.step, Distance(agent.goal), search.depth, acting.limit)
-    candidates = moves(Box(2, norm=acting.limit), HEADINGS, (1.0, 0.6, 0.3))
+    whole, near = planners(search, near_moves(level.actions))
 
     def plan(level: Level, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
         """Return a plan by the tree, and keep it."""
-        found = tree(level, s, generator, search)
+        found = whole(level, s, generator, start)
         plans.append(read(subject, acting.steps, s, found, task.goal[0]))
         return found
 
-    def close(level: Level, s: Tensor, generator: Generator) -> Plan:
-        """Return the best of a few moves."""
-        return nearest(level, s, candidates)
-
-    control(acting, agent.encode, level, (plan, close), subject.stream("shown episode"), settings)
+    control(acting, agent.encode, level, (plan, near), subject.stream("shown episode"), settings)
     pictures = subject.world.draw(task.layouts, acting.positions)[0]
     return Episode(task.layouts, task.goal[0], acting.positions[0], pictures, plans)
 
@@ -132,15 +127,8 @@ def steps_to_go(subject: Acting, tasks: Tasks, row: int = 0, side: int = 65) -> 
     search = TreeSearch(headings=HEADINGS, hold=1, reach=1.0, cell=usual.cell / 2, depth=FLOOD)
     level = level_of(subject.model.bound(static), Distance(s[-1:]), search.depth, subject.world.step_limit)
     steps = cost_to_go(level, s[-1:], subject.stream("steps to go"), search)(s[:-1].unsqueeze(0))[0]
-    steps = steps.masked_fill(_covered(task.layouts, points), torch.nan).view(side, side)
+    steps = steps.masked_fill(within(task.layouts.solids, points).any(1), torch.nan).view(side, side)
     return Field(task.layouts, task.goal[0], steps, corners)
-
-
-def _covered(layouts: Layouts, points: Tensor) -> Tensor:
-    """Return which of the points [P, 2] are in a wall, [P]."""
-    box = layouts.solids[0].unsqueeze(0)
-    inside = (points.unsqueeze(1) > box[..., :2]) & (points.unsqueeze(1) < box[..., 2:])
-    return inside.all(-1).any(1)
 
 
 def _one(tasks: Tasks, row: int, goal: tuple[float, float] | None = None) -> Tasks:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from jepa.evaluate.acting import Acting
+from jepa.evaluate.acting import Acting, needed
 from jepa.evaluate.known import oracle
-from jepa.evaluate.planning import Agent, batches, learned, level_of, pixel, scored
-from jepa.evaluate.subject import Row, refused
+from jepa.evaluate.planning import Agent, learned, level_of, near_moves, pixel, rows_of
+from jepa.evaluate.subject import Row
 from jepa.minimize.sampling import Elites, Softmin, cem, mppi
 from jepa.planning.control import Control, Log, control
 from jepa.planning.costs import Distance, Module, Value
@@ -21,9 +20,9 @@ from jepa.planning.growth import TreeSearch
 from jepa.planning.held import held
 from jepa.planning.level import Level, Minimizer, Plan
 from jepa.planning.minimizers import Descent
-from jepa.planning.servo import moves, nearest
+from jepa.planning.servo import nearest
 from jepa.planning.togo import cost_to_go
-from jepa.worlds.rooms.tasks import Tasks
+from jepa.worlds.rooms.episodes import Episodes
 
 DYNAMICS = ("learned", "oracle")
 COSTS = ("distance", "to_go")
@@ -72,8 +71,7 @@ def planners(
         a round, rounds as the parts that the candidates are tried in; only: rows whose names begin with it.
     Raises: ValueError for `only` that begins no name.
     """
-    if not isinstance(subject, Acting):
-        raise refused("planners", "a world model with tasks", subject)
+    needed("planners", subject)
     kept = max(1, round(cem_elites * (candidates // cem_rounds)))
     elites = Elites(candidates // cem_rounds, cem_rounds, width=2, elites=kept)
     softmin = Softmin(candidates // mppi_rounds, mppi_rounds, width=2, temperature=mppi_temperature)
@@ -89,7 +87,7 @@ def planners(
     for prefix, (dynamics, cost, name) in kinds.items():
         if prefix.startswith(only):
             known, named = (dynamics, cost, cell), (prefix, minimizers[name])
-            rows += _episodes(subject, subject.some_tasks(episodes), known, named, budget)
+            rows += _episodes(subject, episodes, known, named, budget)
     return rows
 
 
@@ -104,45 +102,49 @@ def sampled(
     training trajectories and three of them move the code by.
     Args: as for `planners`.
     """
-    if not isinstance(subject, Acting):
-        raise refused("sampled", "a world model with tasks", subject)
+    needed("sampled", subject)
     one = float((subject.s[:, 1:] - subject.s[:, :-1]).square().sum(-1).mean())
     numbers = {"width": 2, "rounds": rounds, "samples": candidates // rounds}
     minimizer = partial(mppi, spread=spread, sampling=Softmin(temperature=temperature, **numbers))
-    budget, found = Budget(horizon, hold, candidates, execute, steps), []
-    for number, part in enumerate(batches(subject.some_tasks(episodes))):
-        acting = subject.world.episodes(part, "push", subject.stream(f"collisions {number}"))
+    budget, how = Budget(horizon, hold, candidates, execute, steps), (minimizer, (one, 9 * one))
+
+    def drive(acting: Episodes, number: int) -> Log:
+        """Return what the minimizer does."""
         agent = learned(subject, acting.observe(), acting.goal)
-        costs = Costs(Distance(agent.goal, "sum"), Distance(agent.goal))
-        level = level_of(agent.step, costs, budget.horizon, acting.limit)
-        how = minimizer, (one, 9 * one)
-        log = _controlled(agent, acting, level, how, budget, subject.stream(f"sampled {number}"))
-        found.append((log, acting.positions, part))
-    return scored(found, "sampled_")
+        level = level_of(agent.step, _by_distance(agent), budget.horizon, acting.limit)
+        return _controlled(agent, acting, level, how, budget, subject.stream(f"sampled {number}"))
+
+    return rows_of(subject, episodes, drive, "sampled_")
 
 
 def _episodes(
-    subject: Acting, tasks: Tasks, known: tuple[str, str, float], named: tuple[str, Minimizer], budget: Budget
+    subject: Acting, episodes: int, known: tuple[str, str, float], named: tuple[str, Minimizer], budget: Budget
 ) -> list[Row]:  # fmt: skip
     """Return the rows of one planner. Args: known: dynamics, cost, side of a cell in pixels; named: what it is."""
-    (dynamics, cost, cell), (prefix, minimizer), found, one = known, named, [], pixel(subject.world.size)
-    for number, part in enumerate(batches(tasks)):
-        acting = subject.world.episodes(part, "push", subject.stream(f"collisions {number}"))
-        agent = _agent(subject, acting, part, dynamics)
-        costs = Costs(Distance(agent.goal, "sum"), Distance(agent.goal))
+    (dynamics, cost, cell), (prefix, minimizer), one = known, named, pixel(subject.world.size)
+    how = minimizer, ((0.5 * one) ** 2, (2 * one) ** 2)
+
+    def drive(acting: Episodes, number: int) -> Log:
+        """Return what the minimizer does."""
+        agent = _agent(subject, acting, dynamics)
+        costs = _by_distance(agent)
         level = level_of(agent.step, costs, budget.horizon, acting.limit)
         if cost == "to_go":
             search = TreeSearch(headings=16, hold=2, reach=0.92, cell=cell * one, depth=64)
             value = cost_to_go(level, agent.goal, subject.stream(f"flood {number}"), search)
             level = level_of(agent.step, replace(costs, far=Value(value, "sum")), budget.horizon, acting.limit)
-        near = ((0.5 * one) ** 2, (2 * one) ** 2)
-        log = _controlled(agent, acting, level, (minimizer, near), budget, subject.stream(f"{prefix}{number}"))
-        found.append((log, acting.positions, part))
-    return scored(found, prefix)
+        return _controlled(agent, acting, level, how, budget, subject.stream(f"{prefix}{number}"))
+
+    return rows_of(subject, episodes, drive, prefix)
+
+
+def _by_distance(agent: Agent) -> Costs:
+    """Return the costs of being far from the goal in s: of plans the sum over what is imagined."""
+    return Costs(Distance(agent.goal, "sum"), Distance(agent.goal))
 
 
 def _controlled(
-    agent: Agent, acting: Any, level: Level, how: tuple[Minimizer, tuple[float, float]], budget: Budget,
+    agent: Agent, acting: Episodes, level: Level, how: tuple[Minimizer, tuple[float, float]], budget: Budget,
     generator: Generator,
 ) -> Log:  # fmt: skip
     """Return what was done in episodes that a minimizer of costs plans; near the goal one step at a time, as all do.
@@ -150,7 +152,7 @@ def _controlled(
     Args: how: the minimizer, and the squared distances of s up to which an episode is at its goal and near it.
     """
     minimizer, (arrived, near) = how
-    candidates = moves(level.actions, 16, (1.0, 0.6, 0.3))
+    candidates = near_moves(level.actions)
 
     def planner(level: Level, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
         """Return a plan of held actions."""
@@ -168,8 +170,8 @@ def _controlled(
     return control(acting, agent.encode, level, (planner, close), generator, settings)
 
 
-def _agent(subject: Acting, acting: Any, tasks: Tasks, dynamics: str) -> Agent:
+def _agent(subject: Acting, acting: Episodes, dynamics: str) -> Agent:
     """Return what a planner is given of episodes, learned or true."""
     if dynamics == "oracle":
-        return oracle(subject, acting, tasks)
+        return oracle(subject, acting)
     return learned(subject, acting.observe(), acting.goal)

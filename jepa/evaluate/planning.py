@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from jepa.evaluate.acting import Acting
+from jepa.evaluate.acting import Acting, needed
 from jepa.evaluate.operations import operations
-from jepa.evaluate.subject import Row, refused
+from jepa.evaluate.subject import Row
 from jepa.keypoints import UNIT
 from jepa.planning.actions import Box
 from jepa.planning.control import Control, Log, control, planners
@@ -20,6 +20,7 @@ from jepa.planning.growth import TreeSearch
 from jepa.planning.level import Level, episodic
 from jepa.planning.servo import moves
 from jepa.static import separate
+from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.motion import obstacles, touches
 from jepa.worlds.rooms.success import RULES, WITHIN, solved_at_start
@@ -27,6 +28,8 @@ from jepa.worlds.rooms.tasks import Tasks
 
 SIZE = 33  # S of the pictures whose pixels planners' lengths are in
 BATCH = 250  # episodes at a time
+
+Drive = Callable[[Episodes, int], Log]  # (episodes, number of their batch) -> what was done in them
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,33 @@ def planning(
     Args: episodes: of this seed's held-out tasks; steps: of an episode; collisions: of the world it acts in; headings:
         of the tree; cell: side of its cells, in pixels; plans: most of an episode.
     """
-    if not isinstance(subject, Acting):
-        raise refused("planning", "a world model with tasks", subject)
+    needed("planning", subject)
     search, settings = tree_settings(headings, cell, steps, plans, subject.world.size)
-    found = []
-    for tasks in batches(subject.some_tasks(episodes)):
-        generator = subject.stream(f"planning {len(found)}")
-        acting = subject.world.episodes(tasks, collisions, subject.stream(f"collisions {len(found)}"))
+
+    def drive(acting: Episodes, number: int) -> Log:
+        """Return what the tree does."""
         agent = learned(subject, acting.observe(), acting.goal)
-        log = driven(agent, acting, search, settings, subject.world.step_limit, generator)
-        found.append((log, acting.positions, tasks))
-    rows = scored(found, "")
+        return driven(agent, acting, search, settings, subject.world.step_limit, subject.stream(f"planning {number}"))
+
+    rows = rows_of(subject, episodes, drive, "", collisions)
     evaluations = next(row.value for row in rows if row.metric == "evaluations")
     spent = operations(subject.model, subject.trajectories.static, subject.trajectories.frames[0])
     return [*rows, Row("teraflops", spent.teraflops(evaluations, steps + 2))]
+
+
+def rows_of(
+    subject: Acting, episodes: int, drive: Drive, prefix: str, collisions: str = "push", stream: str = "collisions"
+) -> list[Row]:
+    """Return the rows of episodes of this seed's held-out tasks, a few hundred at a time.
+
+    Args: drive: acts in them, (episodes, number of the batch) -> log; prefix: of the rows' names; collisions: of the
+        world it acts in; stream: the purpose that pushes are drawn for.
+    """
+    found = []
+    for number, tasks in enumerate(batches(subject.some_tasks(episodes))):
+        acting = subject.world.episodes(tasks, collisions, subject.stream(f"{stream} {number}"))
+        found.append((drive(acting, number), acting.positions, tasks))
+    return scored(found, prefix)
 
 
 def tree_settings(headings: int, cell: float, steps: int, plans: int, size: int = SIZE) -> tuple[TreeSearch, Control]:
@@ -120,9 +136,13 @@ def driven(
     agent: Agent, acting: Any, search: TreeSearch, settings: Control, limit: float, generator: Generator
 ) -> Log:  # fmt: skip
     """Return what was done in episodes that are planned by a tree, and near the goal one step at a time."""
-    candidates = moves(Box(2, norm=limit), 16, (1.0, 0.6, 0.3))
     level = level_of(agent.step, Distance(agent.goal), search.depth, limit)
-    return control(acting, agent.encode, level, planners(search, candidates), generator, settings)
+    return control(acting, agent.encode, level, planners(search, near_moves(level.actions)), generator, settings)
+
+
+def near_moves(actions: Box) -> Tensor:
+    """Return the moves [49, 2] of which the best is taken near the goal: 16 directions, three lengths, and none."""
+    return moves(actions, 16, (1.0, 0.6, 0.3))
 
 
 def batches(tasks: Tasks) -> list[Tasks]:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa.evaluate.acting import Acting
-from jepa.evaluate.subject import Row, refused
+from jepa.evaluate.acting import Acting, needed
+from jepa.evaluate.subject import Row
 from jepa.measures.probes import Probe
 from jepa.predictors import rollout
 from jepa.trajectory_monitor import signs
 from jepa.worlds.rooms.layouts import FREE, HALF_DOOR, HALF_WALL, two_rooms
 
 HORIZONS = (1, 8, 16, 32)  # steps
-WALKS = {
-    "far": (4.0, 12.0),
-    "near": (1.0, 4.0),
-    "edge": (0.2, 1.0),
-    "door": (-3.0, 0.0),
-}  # units beyond the door's edge
+# kind -> units beyond the door's edge
+WALKS = {"far": (4.0, 12.0), "near": (1.0, 4.0), "edge": (0.2, 1.0), "door": (-3.0, 0.0)}
 STEPS = 12  # of a straight walk
 PACE = 0.8  # of the longest step
-CHUNK = 120  # trajectories at a time
+CHUNK = 480  # layouts at a time
 PENALTY = 3e-2  # of the probe of walls: there is next to nothing to read
 
 
@@ -32,7 +28,7 @@ def code(subject: Acting, layouts: int = 8192) -> list[Row]:
     `position_rmse` is per coordinate, in units. The R² of wall and door are of a probe that learns on one half of
     `layouts` and is tested on the other; where all walls are the same there are none.
     """
-    _needed("code", subject)
+    needed("code", subject)
     s, half = subject.s, subject.half
     error = subject.read(s[half:]) - subject.trajectories.factors["position"][half:]
     found = signs(s, subject.trajectories.a)
@@ -56,7 +52,7 @@ def _walls(subject: Acting, count: int) -> list[Row]:
         return []
     positions = FREE[0] + (FREE[1] - FREE[0]) * torch.rand(count, 2, 2, generator=generator)
     parts = []
-    for index in torch.arange(count).split(4 * CHUNK):
+    for index in torch.arange(count).split(CHUNK):
         frames, _ = subject.seen(layouts.rows(index), positions[index])
         parts.append(subject.model.representation(frames.flatten(0, 1)))
     s, targets, half = torch.cat(parts), targets.repeat_interleave(2, 0), count // 2 * 2
@@ -70,17 +66,13 @@ def unrolling(subject: Acting) -> list[Row]:
 
     Beside it stands that of staying where one is.
     """
-    _needed("unrolling", subject)
-    batch, start, group = subject.trajectories, subject.half, subject.world.group
-    parts = []
-    many = max(group, CHUNK - CHUNK % group)
-    for first in range(start, len(batch.a), many):
-        rows = slice(first, first + many)
-        step = subject.model.bound(batch.static[rows.start // group : -(-min(rows.stop, len(batch.a)) // group)])
-        s, a = subject.s[rows, :1], batch.a[rows].unsqueeze(1)
-        parts.append(subject.read(rollout(step, s, a, s.new_zeros(1, 1, a.shape[2], 0))[:, 0]))
+    needed("unrolling", subject)
+    batch, start = subject.trajectories, subject.half
+    step = subject.model.bound(batch.static[start // subject.world.group :])
+    s, a = subject.s[start:, :1], batch.a[start:].unsqueeze(1)
+    imagined = subject.read(rollout(step, s, a, s.new_zeros(1, 1, a.shape[2], 0))[:, 0])
     truth = batch.factors["position"][start:]
-    error, still = torch.cat(parts) - truth[:, 1:], truth[:, :1] - truth[:, 1:]
+    error, still = imagined - truth[:, 1:], truth[:, :1] - truth[:, 1:]
     rows = []
     for step in HORIZONS:
         found, stay = error[:, step - 1], still[:, step - 1]
@@ -98,7 +90,7 @@ def leaks(subject: Acting, walks: int = 600) -> list[Row]:
     `door_passed` is how often it gets through the open door, which in the world is always.
     Args: walks: of each kind, on layouts of their own.
     """
-    _needed("leaks", subject)
+    needed("leaks", subject)
     rows = []
     for name, (low, high) in WALKS.items():
         generator = subject.stream(f"walks {name}")
@@ -130,9 +122,3 @@ def _passed(subject: Acting, count: int, low: float, high: float, generator: tor
     s = subject.model.representation(frames[:, 0]).unsqueeze(1)
     ends = subject.read(rollout(subject.model.bound(static), s, a, s.new_zeros(1, 1, STEPS, 0))[:, 0])
     return ((ends[..., 0] - wall.unsqueeze(1)) * side.unsqueeze(1) < -HALF_WALL).any(1)
-
-
-def _needed(measure: str, subject: Acting) -> None:
-    """Raises: ValueError for another subject than a world model."""
-    if not isinstance(subject, Acting):
-        raise refused(measure, "a world model with tasks", subject)

@@ -11,9 +11,7 @@ from torch import Tensor
 from jepa.planning.actions import Box
 from jepa.planning.costs import Distance
 from jepa.planning.level import Level, episodic
-from jepa.static import moving, separate
-
-OVERLAP = 0.1  # what two dots that are near each other share of a pixel, in brightness: it is taken for static
+from jepa.static import OVERLAP, moving, separate
 
 
 def toward(
