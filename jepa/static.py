@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 TOLERANCE = 1e-4  # by how much a picture may fall below the static part
-OVERLAP = (
-    0.1  # the same where that part is the minimum of but two pictures: what tails of two near dots share of a pixel
-)
+# the same where that is the minimum of but two pictures: what the tails of two near dots share of a pixel
+OVERLAP = 0.1
 
 
 def separate(pictures: Tensor) -> tuple[Tensor, Tensor]:
