@@ -9,4 +9,5 @@ WORLDS = {  # name -> where it is, imported when it is made
     "fork": "jepa.worlds.fork:Fork",
     "crossing": "jepa.worlds.crossing:Crossing",
     "rooms": "jepa.worlds.rooms:Rooms",
+    "drive": "jepa.worlds.drive:Drive",
 }
