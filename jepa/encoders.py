@@ -189,4 +189,5 @@ ENCODERS = {  # by name
     "coupling": Coupling,
     "keypoints": "jepa.keypoints:Keypoints",
     "strided": "jepa.strided:Strided",
+    "pooled": "jepa.pooling:Pooled",
 }

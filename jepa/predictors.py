@@ -109,6 +109,38 @@ class Additive(nn.Module):
         return self.mean(_side_by_side(self, s, a, z)) + z @ self.dictionary.T
 
 
+class Shifted(nn.Module):
+    """A perceptron on the last W codes side by side, which predicts the next one and drops the first.
+
+    s̃ = (s_2, …, s_W, f(s_1, …, s_W, a, z)): a step of one code with a context of W.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        action: int = 0,
+        latent: int = 0,
+        frames: int = 1,
+        hidden: Sequence[int] = (64, 64),
+    ) -> None:
+        """Args: inputs, outputs: W D; action, latent: widths of a and z; frames: W; hidden: of f's hidden layers.
+
+        Raises: ValueError if inputs and outputs differ, or are no multiple of W.
+        """
+        super().__init__()
+        if inputs != outputs or frames < 1 or inputs % frames:
+            what = "expected inputs = outputs, codes side by side"
+            raise ValueError(f"predictor: {what}, found {inputs}, {outputs} and {frames} frames")
+        self.width = inputs // frames
+        self.next = MLP(inputs, self.width, action, latent, hidden)
+
+    def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, W D] of s, a and z as above. Raises: ValueError for a width that does not fit."""
+        new = self.next(s, a, z)
+        return torch.cat([s[..., self.width :].expand(*new.shape[:-1], -1), new], -1)
+
+
 class Recurrent(nn.Module):
     """A gated recurrent unit whose memory is the state, s̃ = GRU((a, z), s) (Cho et al. 2014)."""
 
@@ -165,6 +197,7 @@ PREDICTORS = {  # by name
     "identity": Identity,
     "mlp": MLP,
     "additive": Additive,
+    "shifted": Shifted,
     "recurrent": Recurrent,
     "map_reader": "jepa.maps:MapReader",
     "map_code": "jepa.maps:MapCode",

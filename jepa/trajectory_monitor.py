@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from jepa.batches import Trajectories, checked
+from jepa.hierarchy import HJEPA
 from jepa.measures.probes import Probe
 from jepa.model import JEPA
 from jepa.modes import undisturbed
 from jepa.monitor import Evaluations
+from jepa.objectives.levels import LevelsObjective
 from jepa.objectives.pairs import precision
 from jepa.objectives.trajectories import TrajectoryObjective, encoded
 
@@ -67,6 +69,51 @@ class TrajectoryMonitor(Evaluations):
     def reason(self, found: Signs, model: JEPA) -> str | None:
         """Return what the code is stuck on, None if it is not."""
         return stuck(found, self._batch.a.shape[-1] > 0)
+
+
+class LevelsMonitor(Evaluations):
+    """A callback of `jepa.train.fit` that evaluates every level that is trained, and warns, once, of a stuck one."""
+
+    message = "the codes of a level are stuck"
+
+    def __init__(self, objective: LevelsObjective, batch: Trajectories, steps: int, times: int = 4) -> None:
+        """Args: objective: of the training; batch: clips as it is trained on, on the model's device; steps: of the
+        training; times: evaluations after the one before the first step.
+
+        Raises: ValueError for less than 4 clips.
+        """
+        super().__init__(steps, times)
+        if len(batch.frames) < 4:
+            raise ValueError(f"batch: expected at least 4 clips, found {len(batch.frames)}")
+        self._objective, self._batch = objective, batch
+
+    def evaluate(self, model: HJEPA) -> LevelSigns:
+        """Return what the codes of each level show as it is outside of training; it is left as it was."""
+        below, batch, found = self._objective.below, self._batch, {}
+        with undisturbed(model):
+            codes = model.encode(batch.frames, below)
+            finite = all(bool(s.isfinite().all()) for s in codes)
+            loss = self._objective(model, batch, 1.0) if finite else None
+            a = batch.a
+            for number, s in enumerate(codes, below + 1):
+                a = model.actions(a, number)[:, : s.shape[1] - 1]
+                found[number] = signs(s, a, float(loss.terms[f"energy_{number}"])) if loss else Signs(*[math.nan] * 4)
+        return LevelSigns(found)
+
+    def reason(self, found: LevelSigns, model: HJEPA) -> str | None:
+        """Return which level is stuck and on what, None if none is."""
+        for number, of in found.items():
+            if (what := stuck(of, acting=False)) is not None:
+                return f"level {number}: {what}"
+        return None
+
+
+class LevelSigns(dict[int, Signs]):
+    """What is read from the codes of each level, by its number."""
+
+    def _asdict(self) -> dict[str, float]:
+        """Return all numbers by name, such as spread_2."""
+        return {f"{name}_{level}": value for level, of in self.items() for name, value in of._asdict().items()}
 
 
 def signs(s: Tensor, a: Tensor, energy: float = 0.0) -> Signs:

@@ -12,6 +12,8 @@ MEASURES = {
     **{name: f"jepa.evaluate.latents:{name}" for name in ("modes", "latents", "entries", "wells")},
     "amortization": "jepa.evaluate.inference:amortization",
     **{name: f"jepa.evaluate.world_models:{name}" for name in ("code", "unrolling", "leaks")},
+    **{name: f"jepa.evaluate.horizons:{name}" for name in ("contents", "horizons")},
+    "routes": "jepa.evaluate.routes:routes",
     "planning": "jepa.evaluate.planning:planning",
     "known": "jepa.evaluate.known:known",
     **{name: f"jepa.evaluate.planners:{name}" for name in ("planners", "sampled")},

@@ -17,16 +17,18 @@ from jepa.encoders import ENCODERS, Identity
 from jepa.evaluate import MEASURES
 from jepa.evaluate.acting import Acting
 from jepa.evaluate.subject import Measure, Subject, reference_of
+from jepa.hierarchy import HJEPA
 from jepa.latents import LATENTS, NETWORKS
 from jepa.latents.base import Latent
 from jepa.model import JEPA
 from jepa.modes import undisturbed
 from jepa.monitor import Monitor
 from jepa.objectives.heads import EXPANDERS
+from jepa.objectives.levels import LevelsObjective
 from jepa.objectives.pairs import PairObjective
 from jepa.objectives.trajectories import TrajectoryObjective
 from jepa.predictors import PREDICTORS
-from jepa.runs import sequences
+from jepa.runs import levels, sequences
 from jepa.runs.config import Config
 from jepa.runs.kinds import Part, check_options, checked, make, unknown
 from jepa.sampling import draw
@@ -37,13 +39,17 @@ from jepa.worlds.base import Branching, World
 from jepa.worlds.pairs import NEAR, Pairs, mismatched
 
 
+OBJECTIVES = ("pairs", "trajectories", "levels")
+
+
 class Parts(NamedTuple):
     """What a run is made of, on the CPU."""
 
     world: World
-    model: JEPA
-    objective: PairObjective | TrajectoryObjective
+    model: JEPA | HJEPA
+    objective: PairObjective | TrajectoryObjective | LevelsObjective
     sample: Source  # of training pairs or trajectories
+    below: Mapping[str, Any] = {}  # what frozen levels make of the clips that are measured
 
 
 def world(config: Config) -> World:
@@ -51,13 +57,16 @@ def world(config: Config) -> World:
     return make("world", config.world, WORLDS)
 
 
-def parts(config: Config, seed: int, encoded: bool = False) -> Parts:
+def parts(config: Config, seed: int, encoded: bool = False, below: int = 0) -> Parts:
     """Return the parts of a run, with weights drawn from `seed`.
 
-    Args: encoded: whether the objective is given representations, as where encoders are frozen.
+    Args: encoded: whether the objective is given representations, as where encoders are frozen; below: how many levels
+        of a hierarchy are frozen.
     Raises: ValueError for a part or an option that does not exist, or widths that do not fit.
     """
     made = world(config)
+    if of_levels(config):
+        return Parts(made, *levels.parts(config, seed, made, below))
     if of_trajectories(config):
         sequences.check(config, made, encoded)
     elif not hasattr(made, "sample"):
@@ -88,11 +97,20 @@ def parts(config: Config, seed: int, encoded: bool = False) -> Parts:
 
 def of_trajectories(config: Config) -> bool:
     """Return whether the training is on trajectories, not on pairs. Raises: ValueError for another objective."""
-    if config.objective.name not in ("pairs", "trajectories"):
-        raise unknown("objective", config.objective.name, ("pairs", "trajectories"))
+    if config.objective.name not in OBJECTIVES:
+        raise unknown("objective", config.objective.name, OBJECTIVES)
     if config.objective.name == "pairs" and config.objective.options:
         raise unknown("objective: option of 'pairs'", next(iter(config.objective.options)), ())
     return config.objective.name == "trajectories"
+
+
+def of_levels(config: Config) -> bool:
+    """Return whether a hierarchy is trained. Raises: ValueError for levels without one, as for `of_trajectories`."""
+    of_trajectories(config)
+    if (config.objective.name == "levels") != bool(config.levels):
+        what = "expected levels with the objective 'levels', and only there"
+        raise ValueError(f"levels: {what}, found {len(config.levels)} with {config.objective.name!r}")
+    return bool(config.levels)
 
 
 def amortized(config: Config, latent: Latent, encoder: nn.Module, target_encoder: nn.Module) -> Latent:
@@ -150,6 +168,8 @@ def subject(
 
     Args: of: the parts, trained; reference: E0; encoded: by its encoders, where they are frozen.
     """
+    if of_levels(config):
+        return levels.subject(config, of, held_out, reference, streams(config, seed))
     if of_trajectories(config):
         return sequences.subject(config, seed, of, held_out, reference, streams(config, seed))
     return Subject(
@@ -171,6 +191,8 @@ def subject(
 def reference(config: Config, of: Parts, held_out: HeldOut) -> float:
     """Return E0, the mean distance between unrelated representations of a model that is not yet trained."""
     with undisturbed(of.model):
+        if of_levels(config):
+            return levels.reference(of)
         return sequences.reference(of) if of_trajectories(config) else reference_of(of.model, held_out)
 
 
@@ -218,6 +240,8 @@ def monitor(config: Config, of: Parts) -> Monitor | TrajectoryMonitor:
 
     They are the same for all seeds.
     """
+    if of_levels(config):
+        return levels.monitor(config, of)
     if of_trajectories(config):
         return sequences.monitor(config, of)
     generator = generator_for(config.streams, 0, "watched pairs", config.device)

@@ -20,6 +20,7 @@ import yaml
 
 from jepa.evaluate import MEASURES
 from jepa.objectives.pairs import Weights
+from jepa.objectives.trajectories import Terms
 from jepa.runs.kinds import Part, checked, unknown
 from jepa.train import Train
 
@@ -63,6 +64,25 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A level of a hierarchy (`jepa.hierarchy`): a JEPA on windows of the codes below, with an objective of its own."""
+
+    width: int = 1  # of a window, in codes of the level below, of the lowest level in frames
+    stride: int = 1  # from the start of a window to that of the next
+    encoder: Part = Part("pooled")
+    predictor: Part = Part("mlp")
+    latent: Part = Part("none")
+    expander: Part = Part("identity")
+    loss: Weights = Weights()
+    terms: Terms = Terms(horizon=1)
+    weight: float = 1.0  # of its loss among those of all levels that are trained together
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers that no level can have."""
+        _at_least("levels", self, width=1, stride=1, weight=0)
+
+
+@dataclass(frozen=True)
 class Config:
     """One run: a world, the parts of a JEPA, its objective, its training and what is measured."""
 
@@ -78,7 +98,10 @@ class Config:
     # is measured; `network: false` has z found by minimizing then, though a network proposed it in training
     expander: Part = Part("identity")
     loss: Weights = Weights()
-    objective: Part = later(Part("pairs"), absent=Part("pairs"))  # "trajectories" with its options is the other one
+    # "trajectories" and "levels" with their options are the others
+    objective: Part = later(Part("pairs"), absent=Part("pairs"))
+    # of a hierarchy, "1" the lowest
+    levels: Mapping[str, Level] = field(default_factory=dict, metadata={"absent": {}})
     train: Train = Train()
     pool: int = 16384  # pairs that frozen encoders encode once, to train on
     monitor: Monitoring = Monitoring()
@@ -157,6 +180,8 @@ def to_dict(config: Any, deciding: bool = False) -> dict[str, Any]:
             continue
         if dataclasses.is_dataclass(value):
             value = value.flat() if isinstance(value, Part) else to_dict(value, deciding)
+        if item.name == "levels":
+            value = {number: to_dict(level, deciding) for number, level in value.items()}
         if isinstance(value, tuple):
             value = [part.flat() if isinstance(part, Part) else part for part in value]
         tree[item.name] = value
@@ -174,6 +199,8 @@ def _replace(config: Any, diff: Mapping[str, Any], prefix: str) -> Any:
             changes[key] = _part(old, value, prefix + key)
         elif key == "measure":
             changes[key] = _measures(old, value)
+        elif key == "levels":
+            changes[key] = _levels(old, value)
         elif dataclasses.is_dataclass(old):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{prefix}{key}: expected a mapping of settings, found {value!r}")
@@ -194,6 +221,19 @@ def _part(old: Part, value: Any, name: str) -> Part:
         raise ValueError(f"{name}: expected a mapping with 'name', found {dict(value)}")
     kept = dict(old.options) if kind == old.name else {}
     return Part(kind, kept | {key: item for key, item in value.items() if key != "name"})
+
+
+def _levels(old: Mapping[str, Level], value: Any) -> dict[str, Level]:
+    """Return the levels of a hierarchy, settings of some laid over what they were. Raises: ValueError for a gap."""
+    if not isinstance(value, Mapping) or not all(isinstance(item, Mapping) for item in value.values()):
+        raise ValueError(f"levels: expected a mapping of settings for each number of a level, found {value!r}")
+    found = dict(old)
+    for number, diff in value.items():
+        found[str(number)] = _replace(found.get(str(number), Level()), diff, f"levels.{number}.")
+    expected = [str(number) for number in range(1, len(found) + 1)]
+    if sorted(found) != sorted(expected):
+        raise ValueError(f"levels: expected the numbers {', '.join(expected)}, found {', '.join(sorted(found))}")
+    return {number: found[number] for number in expected}
 
 
 def _measures(old: tuple[Part, ...], value: Any) -> tuple[Part, ...]:

@@ -23,9 +23,10 @@ from jepa.checkpoints import restore
 from jepa.data import load
 from jepa.encoded import Encoded
 from jepa.evaluate.subject import Row, measured
+from jepa.hierarchy import HJEPA
 from jepa.model import JEPA
 from jepa.monitor import CollapseWarning, drawn
-from jepa.runs import build, progress
+from jepa.runs import build, levels, progress
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
 from jepa.runs.data import made_by
@@ -89,18 +90,23 @@ def is_trained(task: Task, store: Path) -> bool:
     return _is_trained(store / training_key(task))
 
 
-def load_model(run: Run) -> JEPA:
+def load_model(run: Run) -> JEPA | HJEPA:
     """Return the run's model on the CPU, ready to infer as it was measured. Raises: ValueError for a bad checkpoint."""
     return build.as_measured(run.task.config, load_parts(run.task, run.folder).model).eval()
 
 
 def load_parts(task: Task, folder: Path) -> Parts:
     """Return a task's parts with all that was trained, on the CPU. Raises: ValueError for a bad checkpoint."""
-    path, of = folder / CHECKPOINT, build.parts(task.config, task.seed)
+    path, of = folder / CHECKPOINT, build.parts(task.config, task.seed, below=levels_below(task))
     state = load_checkpoint(path)
     restore(of.model, state, path)
     restore(of.objective, state, path, "objective")
     return of
+
+
+def levels_below(task: Task) -> int:
+    """Return how many levels of a hierarchy are kept as another run has trained them."""
+    return len(task.parents["below"].config.levels) if "below" in task.parents else 0
 
 
 def _is_trained(folder: Path) -> bool:
@@ -116,14 +122,16 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     config = task.config
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, made_by(config.world), config.evaluation.pairs)
-    of = build.parts(config, task.seed, encoded="encoder" in task.parents)
+    of = build.parts(config, task.seed, "encoder" in task.parents, levels_below(task))
     reference = build.reference(config, of, held_out)
     folders = {role: train_run(parent, store) for role, parent in task.parents.items()}
     parents = {role: load_parts(task.parents[role], kept) for role, kept in folders.items()}
-    encoded = None
+    encoded, left = None, None
     if "encoder" in parents:
         encoded = encoded_by(task, parents["encoder"].model, held_out, folders["encoder"])
-    curve, found = _fit(task, of, parents, encoded, folder / CHECKPOINT, stop)
+    if "below" in parents:
+        of, left = levels.on_codes(task, of, parents["below"].model, folders["below"])
+    curve, found = _fit(task, of, parents, (encoded, left), folder / CHECKPOINT, stop)
     (folder / TRAINED).touch()
     if record is None:
         return
@@ -144,13 +152,20 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
 
 
 def _fit(
-    task: Task, of: Parts, parents: dict[str, Parts], encoded: Encoded | None, path: Path, stop: Stop | None
+    task: Task,
+    of: Parts,
+    parents: dict[str, Parts],
+    kept: tuple[Encoded | None, list[nn.Module] | None],
+    path: Path,
+    stop: Stop | None,
 ) -> tuple[Curve, dict[str, Any]]:
     """Train the parts in place; return the curve, and what the monitor found.
 
     Frozen encoders are another source, of what they make of a pool of pairs, and a shorter list of parts to train.
+
+    Args: kept: what frozen encoders make of pairs, and what is left to train above frozen levels, None for none.
     """
-    config, sample, parts = task.config, of.sample, None
+    (encoded, parts), config, sample = kept, task.config, of.sample
     generator = generator_for(config.streams, task.seed, "batches", config.device)
     of.model.to(config.device)
     of.objective.to(config.device)
@@ -164,7 +179,8 @@ def _fit(
     monitor = _monitor(task, of, sample)
     if "start" in parents:
         copy_weights(of.model, parents["start"].model, "start")
-        copy_weights(of.objective, parents["start"].objective, "start")
+        if not config.levels:  # which were trained one after the other, with objectives of their own
+            copy_weights(of.objective, parents["start"].objective, "start")
     told = _told(config.train.steps, stop)
     callbacks = [told] if monitor is None else [monitor, told]
     with warnings.catch_warnings():  # what it warns of is kept with the run

@@ -29,7 +29,7 @@ class Task(NamedTuple):
     held_out: Path  # folder of the held-out set
     code: Code
     # role -> the run that has to be trained before this one: "encoder", whose encoders it keeps as they are; "start",
-    # with whose weights it begins
+    # with whose weights it begins; "below", whose levels it keeps as they are
     parents: Mapping[str, Task] = {}  # of nobody; a read-only mapping could not be sent to a worker
 
 

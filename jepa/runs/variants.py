@@ -9,6 +9,7 @@ base: <variant>                  optional: the variant that this one is, but for
 parents: {encoder: <variant>}    optional: its settings are taken over, and its trained encoders are kept as they are;
                                  they may have been trained on another world whose pictures have the same shape
 parents: {start: <variant>}      optional: its settings are taken over, and training begins with its trained weights
+parents: {below: <variant>}      optional: its settings are taken over, and its levels are kept as they are, below further ones
 config: {…}                      settings of `jepa.runs.config.Config`
 
 Of base and parents a variant names one at most. What a variant is built on may itself be built on another one.
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 from jepa.runs.config import Config, configure, read_diff, unknown
 
-ROLES = ("encoder", "start")  # of a parent
+ROLES = ("encoder", "start", "below")  # of a parent
 KEYS = {"claim", "data", "only", "levels", "config", "base", "parents"}
 
 

@@ -1,0 +1,143 @@
+"""What the levels of a hierarchy hold, and how far ahead each of them sees (LeCun 2022, section 4.6).
+
+A code is read by a probe that has learned on codes; what a level predicts is read by the same probe. So a prediction
+scores only where it is what the code would be. A window's code is probed for each frame of the window, so a level whose
+step is 32 frames is read from one frame ahead on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jepa.evaluate.levels import AHEAD, PENALTY, Stacked, known, rows, targets, within_roads
+from jepa.evaluate.subject import Row
+from jepa.measures.collapse import effective_rank
+from jepa.measures.probes import Probe
+from jepa.worlds.drive import LAP
+
+HORIZONS = (1, 2, 4, 8, 16, 24, 32, 48, 64)  # frames
+READ = ("place", "road", "speed", "wobble", "other", "texture")
+NONE = -1.0  # R² below it is written as this: nothing is known, how wrong a roll-out is is no matter
+
+
+@torch.no_grad()
+def contents(subject: Stacked, levels: Sequence[int] = (), precision: float = 0.1) -> list[Row]:
+    """Return what codes hold of every factor at the last frame that they speak of: R² on held-out clips.
+
+    `held_{level}_{factor}` is read by a probe of stated precision: to every number of the code is added noise of
+    `precision` times the root of their mean variance, since a probe without is blind to scale. `exact_…` is without.
+    Args: levels: which ones, all for none.
+    """
+    found = []
+    for level in known(subject, "contents", levels):
+        presents = subject.presents
+        s, s_test = (subject.at(clips, level, presents).flatten(0, 1) for clips in (subject.learned, subject.tested))
+        found.append(Row(f"spread_{level}", float(s.var(0).mean().sqrt())))
+        found.append(Row(f"effective_rank_{level}", effective_rank(s)))
+        noise = precision * s.var(0).mean().sqrt()
+        draws = subject.stream("precision of probes")
+        noisy = [part + noise * torch.randn(part.shape, generator=draws) for part in (s, s_test)]
+        for name, (own, other) in (("held", noisy), ("exact", (s, s_test))):
+            found += [Row(f"{name}_{level}_{factor}", value) for factor, value in _held(subject, own, other).items()]
+    return found
+
+
+def _held(subject: Stacked, s: Tensor, s_test: Tensor) -> dict[str, float]:
+    """Return the R² of each factor from codes [N P, D] at the presents."""
+    options = {"features": subject.probe, "penalty": PENALTY}
+    truth, truth_test = (
+        rows(targets(subject.world, clips.factors) | {"road": clips.factors["road"]}, subject.presents)
+        for clips in (subject.learned, subject.tested)
+    )
+    road, road_test = (
+        rows(targets(subject.world, clips.factors), subject.presents)["road"]
+        for clips in (subject.learned, subject.tested)
+    )
+    found = {}
+    for name in READ:
+        if name == "wobble":
+            found[name] = within_roads((s, truth), (s_test, truth_test), name, options)
+            continue
+        t, t_test = (road, road_test) if name == "road" else (truth[name], truth_test[name])
+        found[name] = float(Probe(s, t, **options).r2(s_test, t_test).mean())
+    return found
+
+
+@torch.no_grad()
+def horizons(subject: Stacked, levels: Sequence[int] = ()) -> list[Row]:
+    """Return how well each level foresees where the car is, by frames ahead, from the same frames on.
+
+    `place_px_{level}_{frames}` is the root of the mean squared error along the ring, `map_px` along and across on the
+    map, both in px; `place_r2` of (cos, sin), not below −1. Of a level with a latent z is drawn as often as it is used.
+    Args: levels: which ones, all for none.
+    """
+    found = []
+    for level in known(subject, "horizons", levels):
+        imagined = _imagined(subject, level)
+        for horizon in HORIZONS:
+            found += _scores(subject, level, horizon, imagined)
+    return found
+
+
+def _imagined(subject: Stacked, level: int) -> Tensor:
+    """Return what a level predicts from the presents on that have enough frames after them, [N P, T, D_l]."""
+    clock = subject.model.clocks[level - 1]
+    s = subject.at(subject.tested, level, starts(subject)).flatten(0, 1)
+    steps = -(-AHEAD // clock.stride)
+    z = drawn(subject, level, (len(s), 1, steps))
+    return subject.model.rollout(level, s.unsqueeze(1), s.new_zeros(1, 1, steps, 0), z)[:, 0]
+
+
+def starts(subject: Stacked) -> Tensor:
+    """Return the presents with enough frames after them."""
+    presents = subject.presents
+    return presents[presents + AHEAD < subject.world.held_out_frames]
+
+
+def drawn(subject: Stacked, level: int, shape: tuple[int, ...]) -> Tensor:
+    """Return z [*shape, Z] of a level, drawn from those that its transitions in the probes' clips were given."""
+    model = subject.model.levels[level - 1]
+    if not model.latent.inferred_width:
+        return torch.zeros(*shape, 0)
+    s = subject.learned.codes[level - 1]
+    x, y = s[:, :-1].flatten(0, 1), s[:, 1:].flatten(0, 1)
+    z = model.minimum(x, x.new_zeros(1, 0), y).argmin
+    generator = subject.stream(f"z of level {level}")
+    return z[torch.randint(len(z), (math.prod(shape),), generator=generator)].view(*shape, -1)
+
+
+def read_at(subject: Stacked, level: int, back: int) -> Probe:
+    """Return what reads (cos, sin) of the place, and y on the map, from a code, `back` frames before its last one."""
+    presents = subject.presents
+    s = subject.at(subject.learned, level, presents).flatten(0, 1)
+    truth = rows(targets(subject.world, subject.learned.factors), presents - back)
+    return Probe(s, torch.cat([truth["place"], truth["across"]], -1), subject.probe, PENALTY)
+
+
+def _scores(subject: Stacked, level: int, horizon: int, imagined: Tensor) -> list[Row]:
+    """Return the scores of a level's predictions [N P, T, D_l] so many frames ahead."""
+    stride = subject.model.clocks[level - 1].stride
+    step = -(-horizon // stride)
+    seen = read_at(subject, level, step * stride - horizon)(imagined[:, step - 1])
+    seen = seen.nan_to_num(0.0).clamp(-1e6, 1e6)  # of a roll-out that has left the codes
+    truth = rows(targets(subject.world, subject.tested.factors), starts(subject) + horizon)
+    error = (seen[:, :2] - truth["place"]).square().sum(-1).mean()
+    r2 = float(1 - error / (truth["place"] - truth["place"].mean(0)).square().sum(-1).mean())
+    along = angles(seen, truth["place"]) * LAP / (2 * math.pi)
+    across = seen[:, 2].clamp(0, LAP) - truth["across"][:, 0]
+    name = f"{level}_{horizon}"
+    return [
+        Row(f"place_r2_{name}", max(NONE, r2)),
+        Row(f"place_px_{name}", float(along.square().mean().sqrt())),
+        Row(f"map_px_{name}", float((along.square() + across.square()).mean().sqrt())),
+    ]
+
+
+def angles(seen: Tensor, truth: Tensor) -> Tensor:
+    """Return the angles [N] between directions (cos, sin) [N, 2 or more] and [N, 2], from −π to π."""
+    cross = seen[:, 0] * truth[:, 1] - seen[:, 1] * truth[:, 0]
+    return torch.atan2(cross, (seen[:, :2] * truth).sum(-1))

@@ -1,0 +1,145 @@
+"""A trained hierarchy with what it is measured on: clips of its world, their codes at every level, and probes.
+
+All levels are read at the same frames, the *presents*: every 32nd one, where each level has a code that ends there.
+Factors are used here alone, to read what a code holds and to score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.data import HeldOut
+from jepa.evaluate.subject import refused
+from jepa.hierarchy import HJEPA
+from jepa.measures.probes import Probe
+from jepa.worlds.drive import LAP, Drive
+
+PERIOD = 32  # frames from a present to the next
+AHEAD = 64  # frames that a prediction reaches at most
+CHUNK = 16  # clips that are drawn and encoded at a time
+PENALTY = 1e-3  # of the probes
+
+
+class Clips(NamedTuple):
+    """Clips with what a hierarchy makes of them."""
+
+    codes: list[Tensor]  # of every level, [N, T_l, D_l]
+    factors: dict[str, Tensor]  # name -> [N, T, F]
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A trained hierarchy with what it is measured on."""
+
+    model: HJEPA
+    world: Drive
+    held_out: HeldOut
+    reference: float  # E0 of the highest level, in units of the energy
+    stream: Callable[[str], Generator]  # the generator of a purpose
+    samples: int = 1024  # clips that teach the probes
+    probe: int = 512  # random features of the probes
+    below: dict[str, list[Tensor]] = field(default_factory=dict)  # codes of frozen levels, where they are known
+
+    @cached_property
+    def learned(self) -> Clips:
+        """Clips from which probes learn."""
+        return self._clips("probe clips", probe_factors(self.world, self.samples, self.stream("probe clips")))
+
+    @cached_property
+    def tested(self) -> Clips:
+        """Held-out clips."""
+        return self._clips("held-out clips", self.world.clips_of(self.held_out))
+
+    @cached_property
+    def presents(self) -> Tensor:
+        """Frames at which every level has a code that ends there. Raises: ValueError if some level has none."""
+        frames = torch.arange(PERIOD, self.world.held_out_frames, PERIOD)
+        for number, clock in enumerate(self.model.clocks, 1):
+            if clock.span - 1 > PERIOD or PERIOD % clock.stride or (PERIOD - clock.span + 1) % clock.stride:
+                what = f"expected codes that end at every {PERIOD}th frame"
+                raise ValueError(f"measure: {what}, found {clock} at level {number}")
+        return frames
+
+    def at(self, clips: Clips, level: int, frames: Tensor) -> Tensor:
+        """Return the codes [N, P, D_l] of a level that end at frames [P]."""
+        clock = self.model.clocks[level - 1]
+        return clips.codes[level - 1][:, (frames - clock.span + 1) // clock.stride]
+
+    def _clips(self, name: str, factors: dict[str, Tensor]) -> Clips:
+        """Return clips with their codes; where those of frozen levels are known only the others are made."""
+        below = self.below.get(name, [])
+        if below:
+            return Clips([*below, *encoded(self.model, below[-1], len(below))], factors)
+        return Clips(pictured(self.model, self.world, factors, name), factors)
+
+
+def probe_factors(world: Drive, count: int, generator: Generator) -> dict[str, Tensor]:
+    """Return the factors of clips from which probes learn, as long as those held out."""
+    return world.factors(count, world.held_out_frames - 1, generator)
+
+
+@torch.no_grad()
+def encoded(model: HJEPA, codes: Tensor, below: int) -> list[Tensor]:
+    """Return the codes of the levels above `below`, of codes [N, T, D] of the uppermost of them."""
+    return model.encode(codes, below) if below < len(model.levels) else []
+
+
+@torch.no_grad()
+def pictured(model: HJEPA, world: Drive, factors: dict[str, Tensor], name: str) -> list[Tensor]:
+    """Return the codes of every level of clips with given factors; pixel noise is the same for all models.
+
+    Args: name: of the clips, which decides their noise.
+    """
+    noise = Generator().manual_seed(len(name))
+    parts = []
+    for rows in torch.arange(len(factors["place"])).split(CHUNK):
+        frames = world.draw({key: value[rows] for key, value in factors.items()}, noise)
+        parts.append(model.encode(frames))
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
+def targets(world: Drive, factors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what probes read, [..., F]: the place as (cos, sin) on the ring, the road as which one, the rest as it is."""
+    angle = 2 * math.pi / LAP * factors["place"]
+    road = torch.nn.functional.one_hot(factors["road"].squeeze(-1).long(), world.roads)[..., : max(1, world.roads - 1)]
+    found = {"place": torch.cat([angle.cos(), angle.sin()], -1), "across": factors["position"][..., 1:]}
+    found |= {"road": road.to(angle)}
+    return found | {name: factors[name] for name in ("speed", "wobble", "other", "texture")}
+
+
+def rows(factors: dict[str, Tensor], frames: Tensor) -> dict[str, Tensor]:
+    """Return factors [N P, F] at frames [P] of factors [N, T, F]."""
+    return {name: value[:, frames].flatten(0, 1) for name, value in factors.items()}
+
+
+def within_roads(
+    learned: tuple[Tensor, dict[str, Tensor]], tested: tuple[Tensor, dict[str, Tensor]], name: str, options: dict
+) -> float:
+    """Return the R² of a factor, read by a probe for each road: of what is on it no probe has to know the road.
+
+    Args: learned, tested: codes [N, D] and factors [N, F]; name: of the factor; options: of the probes.
+    """
+    (s, t), (s_test, t_test) = learned, tested
+    found = []
+    for road in t["road"].unique():
+        own, other = (of["road"].squeeze(-1) == road for of in (t, t_test))
+        found.append(Probe(s[own], t[name][own], **options).r2(s_test[other], t_test[name][other]).mean())
+    return float(torch.stack(found).mean())
+
+
+def known(subject: Any, measure: str, levels: Sequence[int] = ()) -> list[int]:
+    """Return the levels that are asked for, all for none. Raises: ValueError for another subject or level."""
+    if not isinstance(subject, Stacked):
+        raise refused(measure, "a hierarchy with clips", subject)
+    count = len(subject.model.levels)
+    for level in levels:
+        if not 1 <= level <= count:
+            raise ValueError(f"measure.{measure}.levels: expected from 1 to {count}, found {level}")
+    return list(levels) or list(range(1, count + 1))
