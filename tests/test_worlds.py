@@ -22,7 +22,8 @@ from jepa.worlds.fork import Fork
 from jepa.worlds.pairs import Pairs, mismatched
 
 LABELS = {"predictable", "unpredictable", "irrelevant"}
-every_world = pytest.mark.parametrize("name", [name for name in WORLDS if name != "rooms"])  # whose samples are pairs
+SEQUENCES = {"rooms", "drive"}  # worlds whose samples are no pairs
+every_world = pytest.mark.parametrize("name", [name for name in WORLDS if name not in SEQUENCES])
 
 
 def made(name):

@@ -52,9 +52,9 @@ class Laws:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers that describe no world."""
-        for name, least in (("roads", 1), ("held_out_frames", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, found {getattr(self, name)}")
+        for name, least, most in (("roads", 1, 64), ("held_out_frames", 2, 4096)):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name}: expected from {least} to {most}, found {getattr(self, name)}")
         if not 0 <= self.slow < self.fast <= FASTEST:
             what = f"expected speeds 0 <= slow < fast <= {FASTEST:g}, found {self.slow} and {self.fast}"
             raise ValueError(f"slow, fast: {what}")

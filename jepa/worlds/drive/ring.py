@@ -38,3 +38,13 @@ def positions(place: Tensor, road: Tensor, wobble: Tensor, roads: int) -> Tensor
     """
     y = MIDDLE + height(place) * offsets(roads, place)[road] + wobble
     return torch.cat([torch.remainder(place, LAP), y], -1)
+
+
+def beside(x: Tensor, y: Tensor, roads: int) -> Tensor:
+    """Return how far points are from the nearest road, in px, as if it went straight on from where it is at their x.
+
+    Args: x, y: on the map, in px, of shapes [...] that go together; roads: M.
+    """
+    offset = offsets(roads, x).view(-1, *[1] * max(x.ndim, y.ndim))
+    slope = offset * (height(x + 0.5) - height(x - 0.5))
+    return ((y - MIDDLE - offset * height(x)).abs() / (1 + slope.square()).sqrt()).amin(0)

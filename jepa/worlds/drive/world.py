@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 from torch import Generator, Tensor
 
-from jepa.batches import Trajectories
+from jepa.batches import HeldOut, Trajectories
 from jepa.worlds.drive.laws import Laws
 from jepa.worlds.drive.pictures import COLORS, add_noise, draw
+from jepa.worlds.drive.stored import QUANTA, integer_clips, stored_factors
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Drive(Laws):
         **dict.fromkeys(("place", "speed", "road", "wobble", "other"), "predictable"),
         "texture": "irrelevant",
     }
+    quanta = QUANTA  # units of the arrays made by `integers`
 
     def __post_init__(self) -> None:
         """Raises: ValueError for names or numbers that describe no world."""
@@ -60,3 +63,19 @@ class Drive(Laws):
         """
         frames = draw(factors, self.size, self.roads, self.colors)
         return frames if generator is None or not self.noise else add_noise(frames, self.noise, generator)
+
+    def integers(self, count: int, random: np.random.RandomState) -> dict[str, np.ndarray]:
+        """Return what happens in `count` clips of `held_out_frames`, in integer arithmetic: the same on every machine.
+
+        Returns: x, y, speed and texture, as `jepa.worlds.drive.stored.integer_clips` says, in their quanta.
+        Raises: ValueError for count < 1.
+        """
+        return integer_clips(self, count, random)
+
+    def clips_of(self, held_out: HeldOut) -> dict[str, Tensor]:
+        """Return the factors of a stored set that `integers` made, from which `draw` makes pictures.
+
+        Returns: place, speed, road, wobble [N, T, 1], other, position [N, T, 2], texture [N, T, 8].
+        Raises: ValueError for a set without one of its arrays, of shapes that do not fit, or with other roads.
+        """
+        return stored_factors(held_out, self.roads)
