@@ -17,7 +17,7 @@ from jepa.evaluate.levels import AHEAD, PENALTY, Stacked, known, rows, targets, 
 from jepa.evaluate.subject import Row
 from jepa.measures.collapse import effective_rank
 from jepa.measures.probes import Probe
-from jepa.worlds.drive import LAP
+from jepa.worlds.drive.ring import LAP
 
 HORIZONS = (1, 2, 4, 8, 16, 24, 32, 48, 64)  # frames
 READ = ("place", "road", "speed", "wobble", "other", "texture")

@@ -19,7 +19,8 @@ from jepa.data import HeldOut
 from jepa.evaluate.subject import refused
 from jepa.hierarchy import HJEPA
 from jepa.measures.probes import Probe
-from jepa.worlds.drive import LAP, Drive
+from jepa.worlds.drive import Drive
+from jepa.worlds.drive.ring import LAP
 
 PERIOD = 32  # frames from a present to the next
 AHEAD = 64  # frames that a prediction reaches at most

@@ -13,7 +13,7 @@ from torch import Tensor
 from jepa.evaluate.levels import PENALTY, Clips, Stacked, known
 from jepa.evaluate.subject import Row
 from jepa.measures.probes import Probe
-from jepa.worlds.drive import LAP
+from jepa.worlds.drive.ring import LAP
 
 APART = (0.15, 0.85)  # parts of a lap between which a car is on a road
 
