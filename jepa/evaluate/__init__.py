@@ -14,6 +14,7 @@ MEASURES = {
     **{name: f"jepa.evaluate.world_models:{name}" for name in ("code", "unrolling", "leaks")},
     **{name: f"jepa.evaluate.horizons:{name}" for name in ("contents", "horizons")},
     "routes": "jepa.evaluate.routes:routes",
+    "training_cost": "jepa.evaluate.costs:training_cost",
     "planning": "jepa.evaluate.planning:planning",
     "known": "jepa.evaluate.known:known",
     **{name: f"jepa.evaluate.planners:{name}" for name in ("planners", "sampled")},

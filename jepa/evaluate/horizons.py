@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jepa.evaluate.levels import AHEAD, PENALTY, Stacked, known, rows, targets, within_roads
+from jepa.evaluate.levels import PENALTY, Stacked, known, rows, targets, within_roads
 from jepa.evaluate.subject import Row
 from jepa.measures.collapse import effective_rank
 from jepa.measures.probes import Probe
 from jepa.worlds.drive.ring import LAP
 
-HORIZONS = (1, 2, 4, 8, 16, 24, 32, 48, 64)  # frames
+HORIZONS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # frames
 READ = ("place", "road", "speed", "wobble", "other", "texture")
 NONE = -1.0  # R² below it is written as this: nothing is known, how wrong a roll-out is is no matter
 
@@ -78,7 +78,7 @@ def horizons(subject: Stacked, levels: Sequence[int] = ()) -> list[Row]:
     found = []
     for level in known(subject, "horizons", levels):
         imagined = _imagined(subject, level)
-        for horizon in HORIZONS:
+        for horizon in (frames for frames in HORIZONS if frames <= subject.ahead):
             found += _scores(subject, level, horizon, imagined)
     return found
 
@@ -86,16 +86,10 @@ def horizons(subject: Stacked, levels: Sequence[int] = ()) -> list[Row]:
 def _imagined(subject: Stacked, level: int) -> Tensor:
     """Return what a level predicts from the presents on that have enough frames after them, [N P, T, D_l]."""
     clock = subject.model.clocks[level - 1]
-    s = subject.at(subject.tested, level, starts(subject)).flatten(0, 1)
-    steps = -(-AHEAD // clock.stride)
+    s = subject.at(subject.tested, level, subject.starts).flatten(0, 1)
+    steps = -(-subject.ahead // clock.stride)
     z = drawn(subject, level, (len(s), 1, steps))
     return subject.model.rollout(level, s.unsqueeze(1), s.new_zeros(1, 1, steps, 0), z)[:, 0]
-
-
-def starts(subject: Stacked) -> Tensor:
-    """Return the presents with enough frames after them."""
-    presents = subject.presents
-    return presents[presents + AHEAD < subject.world.held_out_frames]
 
 
 def drawn(subject: Stacked, level: int, shape: tuple[int, ...]) -> Tensor:
@@ -124,7 +118,7 @@ def _scores(subject: Stacked, level: int, horizon: int, imagined: Tensor) -> lis
     step = -(-horizon // stride)
     seen = read_at(subject, level, step * stride - horizon)(imagined[:, step - 1])
     seen = seen.nan_to_num(0.0).clamp(-1e6, 1e6)  # of a roll-out that has left the codes
-    truth = rows(targets(subject.world, subject.tested.factors), starts(subject) + horizon)
+    truth = rows(targets(subject.world, subject.tested.factors), subject.starts + horizon)
     error = (seen[:, :2] - truth["place"]).square().sum(-1).mean()
     r2 = float(1 - error / (truth["place"] - truth["place"].mean(0)).square().sum(-1).mean())
     along = angles(seen, truth["place"]) * LAP / (2 * math.pi)

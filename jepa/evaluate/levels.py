@@ -15,15 +15,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from jepa.batches import Source
 from jepa.data import HeldOut
 from jepa.evaluate.subject import refused
 from jepa.hierarchy import HJEPA
 from jepa.measures.probes import Probe
+from jepa.train import Train
 from jepa.worlds.drive import Drive
 from jepa.worlds.drive.ring import LAP
 
 PERIOD = 32  # frames from a present to the next
-AHEAD = 64  # frames that a prediction reaches at most
+STARTS = 3  # presents from which predictions are made
 CHUNK = 16  # clips that are drawn and encoded at a time
 PENALTY = 1e-3  # of the probes
 
@@ -35,6 +37,16 @@ class Clips(NamedTuple):
     factors: dict[str, Tensor]  # name -> [N, T, F]
 
 
+class Training(NamedTuple):
+    """How a hierarchy was trained, for what it cost."""
+
+    objective: Any
+    sample: Source
+    train: Train
+    pool: int  # frames that frozen levels encode once
+    device: str = "cpu"  # where its samples are
+
+
 @dataclass(frozen=True)
 class Stacked:
     """A trained hierarchy with what it is measured on."""
@@ -44,29 +56,46 @@ class Stacked:
     held_out: HeldOut
     reference: float  # E0 of the highest level, in units of the energy
     stream: Callable[[str], Generator]  # the generator of a purpose
-    samples: int = 1024  # clips that teach the probes
+    training: Training | None = None
+    samples: int = 768  # clips that teach the probes
+    frames: int = 161  # of all clips
     probe: int = 512  # random features of the probes
     below: dict[str, list[Tensor]] = field(default_factory=dict)  # codes of frozen levels, where they are known
 
     @cached_property
     def learned(self) -> Clips:
         """Clips from which probes learn."""
-        return self._clips("probe clips", probe_factors(self.world, self.samples, self.stream("probe clips")))
+        generator = self.stream("probe clips")
+        return self._clips("probe clips", probe_factors(self.world, (self.samples, self.frames), generator))
 
     @cached_property
     def tested(self) -> Clips:
         """Held-out clips."""
-        return self._clips("held-out clips", self.world.clips_of(self.held_out))
+        return self._clips("held-out clips", held_out_factors(self.world, self.held_out, self.frames))
 
     @cached_property
     def presents(self) -> Tensor:
         """Frames at which every level has a code that ends there. Raises: ValueError if some level has none."""
-        frames = torch.arange(PERIOD, self.world.held_out_frames, PERIOD)
+        frames = torch.arange(PERIOD, self.frames, PERIOD)
         for number, clock in enumerate(self.model.clocks, 1):
             if clock.span - 1 > PERIOD or PERIOD % clock.stride or (PERIOD - clock.span + 1) % clock.stride:
                 what = f"expected codes that end at every {PERIOD}th frame"
                 raise ValueError(f"measure: {what}, found {clock} at level {number}")
         return frames
+
+    @property
+    def starts(self) -> Tensor:
+        """The first presents, from which predictions are made."""
+        return self.presents[:STARTS]
+
+    @property
+    def ahead(self) -> int:
+        """How many frames a prediction reaches at most. Raises: ValueError for clips that are too short for one."""
+        ahead = self.frames - 1 - int(self.starts[-1])
+        if ahead < PERIOD:
+            least = (STARTS + 1) * PERIOD + 1
+            raise ValueError(f"evaluation.frames: expected at least {least}, found {self.frames}")
+        return ahead
 
     def at(self, clips: Clips, level: int, frames: Tensor) -> Tensor:
         """Return the codes [N, P, D_l] of a level that end at frames [P]."""
@@ -81,9 +110,16 @@ class Stacked:
         return Clips(pictured(self.model, self.world, factors, name), factors)
 
 
-def probe_factors(world: Drive, count: int, generator: Generator) -> dict[str, Tensor]:
-    """Return the factors of clips from which probes learn, as long as those held out."""
-    return world.factors(count, world.held_out_frames - 1, generator)
+def probe_factors(world: Drive, counts: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
+    """Return the factors of clips from which probes learn. Args: counts: of clips, and of frames of each."""
+    return world.factors(counts[0], counts[1] - 1, generator)
+
+
+def held_out_factors(world: Drive, held_out: HeldOut, frames: int) -> dict[str, Tensor]:
+    """Return the factors of the first frames of held-out clips. Raises: ValueError if they are shorter."""
+    if frames > world.held_out_frames:
+        raise ValueError(f"evaluation.frames: expected at most {world.held_out_frames}, as stored, found {frames}")
+    return {name: factor[:, :frames] for name, factor in world.clips_of(held_out).items()}
 
 
 @torch.no_grad()

@@ -57,10 +57,11 @@ class Evaluation:
     samples: int = 4096  # training pairs on which probes and decoders learn
     probe: int = 512  # random features of the probes of factors and paths
     pairs: int = later(0, absent=0)  # held-out pairs that are measured, the first ones; 0 for all
+    frames: int = later(161, absent=161)  # of the clips on which a hierarchy is measured, the first ones
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers that no measurement can have."""
-        _at_least("evaluation", self, samples=1, probe=1, pairs=0)
+        _at_least("evaluation", self, samples=1, probe=1, pairs=0, frames=1)
 
 
 @dataclass(frozen=True)

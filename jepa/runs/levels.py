@@ -18,7 +18,7 @@ from jepa.checkpoints import load, save
 from jepa.data import HeldOut, verify
 from jepa.data import load as load_held_out
 from jepa.encoders import ENCODERS
-from jepa.evaluate.levels import Stacked, pictured, probe_factors
+from jepa.evaluate.levels import Stacked, Training, held_out_factors, pictured, probe_factors
 from jepa.hierarchy import HJEPA, Window
 from jepa.latents import LATENTS
 from jepa.measures.collapse import reference_energy
@@ -131,7 +131,8 @@ def kept_codes(task: Any, model: HJEPA, world: Any, folder: Path) -> dict[str, A
         levels, of the clips that probes learn from and of those held out.
     """
     config, seed = task.config, task.seed
-    counts = config.pool, config.objective.options.get("clip", CLIP), config.evaluation.samples
+    evaluation, clip = config.evaluation, _clip(config)
+    counts = config.pool, clip, evaluation.samples, evaluation.frames
     deciding = [config.world.flat(), *counts, config.device, config.streams, seed, task.code.encoding]
     levels = {name: to_dict(level, deciding=True) for name, level in config.levels.items()}
     lower = {name: levels[name] for name in list(levels)[: len(model.levels)]}
@@ -139,8 +140,9 @@ def kept_codes(task: Any, model: HJEPA, world: Any, folder: Path) -> dict[str, A
     if not path.is_file():
         generator = generator_for(config.streams, seed, "pool", config.device)
         made = _encoded(model.eval().to(config.device), world, counts[:2], generator)
-        learned = probe_factors(world, counts[2], generator_for(config.streams, seed, "probe clips"))
-        clips = {"probe clips": learned, "held-out clips": world.clips_of(load_held_out(task.held_out))}
+        learned = probe_factors(world, counts[2:], generator_for(config.streams, seed, "probe clips"))
+        tested = held_out_factors(world, load_held_out(task.held_out), evaluation.frames)
+        clips = {"probe clips": learned, "held-out clips": tested}
         model.to("cpu")
         below = {name: pictured(model, world, factors, name) for name, factors in clips.items()}
         save(path, {"model": {}, **made, "below": below})
@@ -196,8 +198,14 @@ def subject(
     config: Config, of: Any, held_out: HeldOut, reference: float, stream: Callable[[str], Generator]
 ) -> Stacked:
     """Return a trained hierarchy, on the CPU, with what it is measured on."""
-    options = {"samples": config.evaluation.samples, "probe": config.evaluation.probe}
-    return Stacked(of.model.eval(), of.world, held_out, reference, stream, **options, below=of.below)
+    options = {name: getattr(config.evaluation, name) for name in ("samples", "probe", "frames")}
+    training = Training(of.objective, of.sample, config.train, config.pool * _clip(config), config.device)
+    return Stacked(of.model.eval(), of.world, held_out, reference, stream, training, **options, below=of.below)
+
+
+def _clip(config: Config) -> int:
+    """Return the frames of a clip of the pool."""
+    return config.objective.options.get("clip", CLIP)
 
 
 def _steps(config: Config) -> int:

@@ -48,7 +48,7 @@ class Laws:
     other: float = 5.0  # standard deviation of each coordinate of the other car
     other_time: float = 4.0
     texture: float = 0.4  # half-width of the brightness of a group of trees
-    held_out_frames: int = 161  # of a stored clip
+    held_out_frames: int = 641  # of a stored clip
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers that describe no world."""
