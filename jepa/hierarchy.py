@@ -3,8 +3,8 @@
     s_l(t) = Enc_l(s_{l−1}(t S_l), …, s_{l−1}(t S_l + W_l − 1)),   s_0 the frames          a code of level l
     s̃_l(t+1) = Pred_l(s_l(t), a_l(t), z_l(t))                                             one step of level l
 
-A level is a JEPA whose frames are windows of the codes below: W_l of them side by side, a new window every S_l. With one
-level and windows of one frame it is the plain JEPA, to the bit. Levels are counted from 1.
+A level is a JEPA whose frames are windows of the codes below: W_l of them side by side, a new window every S_l. With
+one level and windows of one frame it is the plain JEPA, to the bit. Levels are counted from 1.
 
 | level of   | window | stride | its code t speaks of the frames      | its step spans |
 |------------|--------|--------|--------------------------------------|----------------|
@@ -70,7 +70,9 @@ class HJEPA(nn.Module):
             raise ValueError(f"windows: expected one for each of at least 1 level, found {len(windows)}, {len(levels)}")
         for number, (level, window) in enumerate(zip(levels, windows, strict=True), 1):
             if min(window) < 1:
-                raise ValueError(f"windows: expected a width and a stride of at least 1 at level {number}, found {window}")
+                raise ValueError(
+                    f"windows: expected a width and a stride of at least 1 at level {number}, found {window}"
+                )
             if level.encoder is not level.target_encoder:
                 what = "expected the context's, as every code is both and the next level sees it, found one of its own"
                 raise ValueError(f"target_encoder: {what} at level {number}")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import one_hot
 
 from jepa.batches import Source
 from jepa.data import HeldOut
@@ -145,7 +146,7 @@ def pictured(model: HJEPA, world: Drive, factors: dict[str, Tensor], name: str) 
 def targets(world: Drive, factors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return what probes read, [..., F]: the place as (cos, sin) on the ring, the road as which one, the rest as it is."""
     angle = 2 * math.pi / LAP * factors["place"]
-    road = torch.nn.functional.one_hot(factors["road"].squeeze(-1).long(), world.roads)[..., : max(1, world.roads - 1)]
+    road = one_hot(factors["road"].squeeze(-1).long(), world.roads)[..., : max(1, world.roads - 1)]
     found = {"place": torch.cat([angle.cos(), angle.sin()], -1), "across": factors["position"][..., 1:]}
     found |= {"road": road.to(angle)}
     return found | {name: factors[name] for name in ("speed", "wobble", "other", "texture")}

@@ -2,13 +2,13 @@
 
     w_E mean_t D(s_t, s̃_t) + w_V V(v) + w_C C(v) + w_S mean |s_{t+1} − s_t|² + w_I mean |g(s_t, s_{t+1}) − a_t|²
 
-with s̃_t the roll-out from s_0: one step is a pair, T steps are a trajectory; or roll-outs of fewer steps, one from every
-frame that has so many after it. V and C are over batch and time, of v = Exp(s); the third criterion besides is temporal
-similarity, the last one inverse dynamics (Sobal et al. 2025, who need it), a head g that only the loss sees. Each is a
-term with a weight of its own, 0 where it is left out.
+with s̃_t the roll-out from s_0: one step is a pair, T steps are a trajectory; or roll-outs of fewer steps, one from
+every frame that has so many after it. V and C are over batch and time, of v = Exp(s); the third criterion besides is
+temporal similarity, the last one inverse dynamics (Sobal et al. 2025, who need it), a head g that only the loss sees.
+Each is a term with a weight of its own, 0 where it is left out.
 
-The gradient of the energy goes through the targets s_t, too, which is what makes an encoder drop what it cannot predict.
-Targets without gradient, and targets of a copy of the encoder that follows it slowly, are variants.
+The gradient of the energy goes through the targets s_t, too: it makes an encoder drop what it cannot predict. Targets
+without gradient, and targets of a copy of the encoder that follows it slowly, are variants.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from jepa.objectives.base import Loss
 from jepa.objectives.pairs import Weights, precision
 from jepa.objectives.vicreg import covariance, variance
 from jepa.predictors import rollout
-
 
 TARGETS = ("gradient", "stopped", "moving")
 

@@ -31,15 +31,13 @@ from jepa.predictors import PREDICTORS
 from jepa.runs import levels, sequences
 from jepa.runs.config import Config
 from jepa.runs.kinds import Part, check_options, checked, make, unknown
+from jepa.runs.objectives import own
 from jepa.sampling import draw
 from jepa.streams import generator_for, number
 from jepa.trajectory_monitor import TrajectoryMonitor
 from jepa.worlds import WORLDS
 from jepa.worlds.base import Branching, World
 from jepa.worlds.pairs import NEAR, Pairs, mismatched
-
-
-OBJECTIVES = ("pairs", "trajectories", "levels")
 
 
 class Parts(NamedTuple):
@@ -64,10 +62,10 @@ def parts(config: Config, seed: int, encoded: bool = False, below: int = 0) -> P
         of a hierarchy are frozen.
     Raises: ValueError for a part or an option that does not exist, or widths that do not fit.
     """
-    made = world(config)
-    if of_levels(config):
+    made, module = world(config), own(config)
+    if module is levels:
         return Parts(made, *levels.parts(config, seed, made, below))
-    if of_trajectories(config):
+    if module:
         sequences.check(config, made, encoded)
     elif not hasattr(made, "sample"):
         raise ValueError(f"objective: expected 'trajectories' for the world {config.world.name!r}, found 'pairs'")
@@ -86,31 +84,13 @@ def parts(config: Config, seed: int, encoded: bool = False, below: int = 0) -> P
         expander_y = expander_x
         if encoder is not target_encoder:
             expander_y = make("expander", config.expander, EXPANDERS, inputs=target_encoder.outputs)
-        if of_trajectories(config):
+        if module:
             limit = getattr(made, "step_limit", 1.0)
             objective, sample = sequences.objective(config, encoder.outputs, a, limit), sequences.source(config, made)
         else:
             objective = PairObjective(config.loss, (expander_x, expander_y), encoded)
             sample = source(config, made)
     return Parts(made, JEPA(encoder, target_encoder, predictor, latent), objective, sample)
-
-
-def of_trajectories(config: Config) -> bool:
-    """Return whether the training is on trajectories, not on pairs. Raises: ValueError for another objective."""
-    if config.objective.name not in OBJECTIVES:
-        raise unknown("objective", config.objective.name, OBJECTIVES)
-    if config.objective.name == "pairs" and config.objective.options:
-        raise unknown("objective: option of 'pairs'", next(iter(config.objective.options)), ())
-    return config.objective.name == "trajectories"
-
-
-def of_levels(config: Config) -> bool:
-    """Return whether a hierarchy is trained. Raises: ValueError for levels without one, as for `of_trajectories`."""
-    of_trajectories(config)
-    if (config.objective.name == "levels") != bool(config.levels):
-        what = "expected levels with the objective 'levels', and only there"
-        raise ValueError(f"levels: {what}, found {len(config.levels)} with {config.objective.name!r}")
-    return bool(config.levels)
 
 
 def amortized(config: Config, latent: Latent, encoder: nn.Module, target_encoder: nn.Module) -> Latent:
@@ -168,10 +148,8 @@ def subject(
 
     Args: of: the parts, trained; reference: E0; encoded: by its encoders, where they are frozen.
     """
-    if of_levels(config):
-        return levels.subject(config, of, held_out, reference, streams(config, seed))
-    if of_trajectories(config):
-        return sequences.subject(config, seed, of, held_out, reference, streams(config, seed))
+    if module := own(config):
+        return module.subject(config, seed, of, held_out, reference, streams(config, seed))
     return Subject(
         model=as_measured(config, of.model).eval(),
         world=of.world,
@@ -191,9 +169,8 @@ def subject(
 def reference(config: Config, of: Parts, held_out: HeldOut) -> float:
     """Return E0, the mean distance between unrelated representations of a model that is not yet trained."""
     with undisturbed(of.model):
-        if of_levels(config):
-            return levels.reference(of)
-        return sequences.reference(of) if of_trajectories(config) else reference_of(of.model, held_out)
+        module = own(config)
+        return module.reference(of) if module else reference_of(of.model, held_out)
 
 
 def streams(config: Config, seed: int, apart: Container[str] = ()) -> Callable[[str], Generator]:
@@ -240,10 +217,8 @@ def monitor(config: Config, of: Parts) -> Monitor | TrajectoryMonitor:
 
     They are the same for all seeds.
     """
-    if of_levels(config):
-        return levels.monitor(config, of)
-    if of_trajectories(config):
-        return sequences.monitor(config, of)
+    if module := own(config):
+        return module.monitor(config, of)
     generator = generator_for(config.streams, 0, "watched pairs", config.device)
     pairs, world = draw(of.sample, config.monitor.pairs, generator), of.world
     names = [name for name, label in world.factor_labels.items() if label == "predictable"]

@@ -20,17 +20,9 @@ import yaml
 
 from jepa.evaluate import MEASURES
 from jepa.objectives.pairs import Weights
-from jepa.objectives.trajectories import Terms
 from jepa.runs.kinds import Part, checked, unknown
+from jepa.runs.level import Level, at_least
 from jepa.train import Train
-
-
-def _at_least(section: str, settings: Any, **least: int) -> None:
-    """Raises: ValueError for a setting below its least value."""
-    for name, number in least.items():
-        if not (value := getattr(settings, name)) >= number:
-            full = f"{section}.{name}" if section else name
-            raise ValueError(f"{full}: expected at least {number}, found {value!r}")
 
 
 def later(default: Any, absent: Any) -> Any:
@@ -47,7 +39,7 @@ class Monitoring:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers that no monitor can have."""
-        _at_least("monitor", self, times=0, pairs=4)
+        at_least("monitor", self, times=0, pairs=4)
 
 
 @dataclass(frozen=True)
@@ -61,26 +53,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers that no measurement can have."""
-        _at_least("evaluation", self, samples=1, probe=1, pairs=0, frames=1)
-
-
-@dataclass(frozen=True)
-class Level:
-    """A level of a hierarchy (`jepa.hierarchy`): a JEPA on windows of the codes below, with an objective of its own."""
-
-    width: int = 1  # of a window, in codes of the level below, of the lowest level in frames
-    stride: int = 1  # from the start of a window to that of the next
-    encoder: Part = Part("pooled")
-    predictor: Part = Part("mlp")
-    latent: Part = Part("none")
-    expander: Part = Part("identity")
-    loss: Weights = Weights()
-    terms: Terms = Terms(horizon=1)
-    weight: float = 1.0  # of its loss among those of all levels that are trained together
-
-    def __post_init__(self) -> None:
-        """Raises: ValueError for numbers that no level can have."""
-        _at_least("levels", self, width=1, stride=1, weight=0)
+        at_least("evaluation", self, samples=1, probe=1, pairs=0, frames=1)
 
 
 @dataclass(frozen=True)
@@ -114,8 +87,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers no run can have."""
-        _at_least("", self, pool=1)
-        _at_least("train", self.train, batch=2)
+        at_least("", self, pool=1)
+        at_least("train", self.train, batch=2)
         for name, known in (("context", ("x", "y")), ("streams", ("purpose", "seed"))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}: expected {' or '.join(map(repr, known))}, found {value!r}")

@@ -26,7 +26,7 @@ from jepa.evaluate.subject import Row, measured
 from jepa.hierarchy import HJEPA
 from jepa.model import JEPA
 from jepa.monitor import CollapseWarning, drawn
-from jepa.runs import build, levels, progress
+from jepa.runs import below, build, progress
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
 from jepa.runs.data import made_by
@@ -130,7 +130,7 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     if "encoder" in parents:
         encoded = encoded_by(task, parents["encoder"].model, held_out, folders["encoder"])
     if "below" in parents:
-        of, left = levels.on_codes(task, of, parents["below"].model, folders["below"])
+        of, left = below.on_codes(task, of, parents["below"].model, store)
     curve, found = _fit(task, of, parents, (encoded, left), folder / CHECKPOINT, stop)
     (folder / TRAINED).touch()
     if record is None:
@@ -162,7 +162,6 @@ def _fit(
     """Train the parts in place; return the curve, and what the monitor found.
 
     Frozen encoders are another source, of what they make of a pool of pairs, and a shorter list of parts to train.
-
     Args: kept: what frozen encoders make of pairs, and what is left to train above frozen levels, None for none.
     """
     (encoded, parts), config, sample = kept, task.config, of.sample

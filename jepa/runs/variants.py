@@ -9,7 +9,7 @@ base: <variant>                  optional: the variant that this one is, but for
 parents: {encoder: <variant>}    optional: its settings are taken over, and its trained encoders are kept as they are;
                                  they may have been trained on another world whose pictures have the same shape
 parents: {start: <variant>}      optional: its settings are taken over, and training begins with its trained weights
-parents: {below: <variant>}      optional: its settings are taken over, and its levels are kept as they are, below further ones
+parents: {below: <variant>}      optional: its settings are taken over, and its levels kept below further ones
 config: {…}                      settings of `jepa.runs.config.Config`
 
 Of base and parents a variant names one at most. What a variant is built on may itself be built on another one.

@@ -1,0 +1,128 @@
+"""What frozen levels of a hierarchy make of clips, kept beside the run that has trained them, as another source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from jepa.batches import Source, Trajectories
+from jepa.checkpoints import load, save
+from jepa.data import load as load_held_out
+from jepa.data import verify
+from jepa.evaluate.levels import held_out_factors, pictured, probe_factors
+from jepa.hierarchy import HJEPA
+from jepa.runs.behavior import fingerprint
+from jepa.runs.config import Config
+from jepa.runs.levels import clip_frames, clip_steps
+from jepa.runs.tasks import training_key
+from jepa.streams import generator_for
+
+CHUNK = 16  # clips that are drawn and encoded at a time
+
+
+def above(config: Config, model: HJEPA, kept: Mapping[str, Tensor]) -> Source:
+    """Return a source of windows of codes that frozen levels have made, each clip from a code drawn at random.
+
+    Args: kept: codes [N, T, D] of the highest frozen level, and actions [N, T−1, A] of its steps.
+    Raises: ValueError if the clips are too short for the level above.
+    """
+    window, codes, actions = model.windows[-1], kept["codes"], kept["actions"]
+    length = window.width + clip_steps(config) * window.stride
+    if length > codes.shape[1]:
+        what = f"expected at least {length} codes below for {clip_steps(config)} steps of the highest level"
+        raise ValueError(f"objective.clip: {what}, found clips of {codes.shape[1]}; make clips longer or steps fewer")
+
+    def sample(count: int, generator: Generator) -> Trajectories:
+        """Return windows of the pool, with replacement."""
+        device = codes.device
+        rows = torch.randint(len(codes), (count, 1), generator=generator, device=device)
+        first = torch.randint(codes.shape[1] - length + 1, (count, 1), generator=generator, device=device)
+        time = first + torch.arange(length, device=device)
+        return Trajectories(codes[rows, time], actions[rows, time[:, :-1]], codes.new_zeros(count, 0), {})
+
+    return sample
+
+
+def kept_codes(task: Any, parent: Any, model: HJEPA, world: Any, store: Path) -> dict[str, Any]:
+    """Return what a trained hierarchy makes of clips, once for all that is built on it.
+
+    Args: task: what is built on it, which says how many clips; parent: the task that has trained it; model: it itself,
+        on the CPU; world: of the task; store: folder of finished runs.
+    Returns: codes and actions of its highest level, of a pool of clips to learn from; below: the codes of all its
+        levels, of the clips that probes learn from and of those held out.
+    """
+    config, evaluation = task.config, task.config.evaluation
+    counts = config.pool, clip_frames(config), evaluation.samples, evaluation.frames
+    deciding = [config.world.flat(), *counts, config.device, config.streams, task.seed, task.code.encoding]
+    path = store / training_key(parent) / f"codes-{fingerprint(deciding, verify(task.held_out)['files'])}.pt"
+    if path.is_file():
+        return load(path)
+    if "below" in parent.parents:
+        lowest = len(parent.parents["below"].config.levels)
+        lower = kept_codes(task, parent.parents["below"], model.bottom(lowest), world, store)
+        made = _raised(model.eval(), lowest, lower)
+    else:
+        made = _made(task, model.eval(), world)
+    save(path, {"model": {}, **made})
+    return made
+
+
+@torch.no_grad()
+def _raised(model: HJEPA, lowest: int, lower: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a hierarchy, of what is kept of its `lowest` levels."""
+    a = lower["actions"]
+    for level in range(lowest + 1, len(model.levels) + 1):
+        a = model.actions(a, level)
+    codes = model.encode(lower["codes"], lowest)[-1]
+    below = {name: [*kept, *model.encode(kept[-1], lowest)] for name, kept in lower["below"].items()}
+    return {"codes": codes, "actions": a[:, : codes.shape[1] - 1], "below": below}
+
+
+def _made(task: Any, model: HJEPA, world: Any) -> dict[str, Any]:
+    """Return what is kept of a hierarchy, from pictures."""
+    config, evaluation, seed = task.config, task.config.evaluation, task.seed
+    generator = generator_for(config.streams, seed, "pool", config.device)
+    made = _encoded(model.to(config.device), world, (config.pool, clip_frames(config)), generator)
+    model.to("cpu")
+    counts = evaluation.samples, evaluation.frames
+    learned = probe_factors(world, counts, generator_for(config.streams, seed, "probe clips"))
+    tested = held_out_factors(world, load_held_out(task.held_out), evaluation.frames)
+    clips = {"probe clips": learned, "held-out clips": tested}
+    return made | {"below": {name: pictured(model, world, factors, name) for name, factors in clips.items()}}
+
+
+@torch.no_grad()
+def _encoded(model: HJEPA, world: Any, counts: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
+    """Return codes and actions of the highest level of clips that are drawn. Args: counts: clips and frames of each."""
+    codes, actions = [], []
+    for first in range(0, counts[0], CHUNK):
+        batch = world.trajectories(min(CHUNK, counts[0] - first), counts[1] - 1, generator)
+        a = batch.a
+        for level in range(1, len(model.levels) + 1):
+            a = model.actions(a, level)
+        codes.append(model.encode(batch.frames)[-1].cpu())
+        actions.append(a[:, : codes[-1].shape[1] - 1].cpu())
+    return {"codes": torch.cat(codes), "actions": torch.cat(actions)}
+
+
+def on_codes(task: Any, of: Any, parent: HJEPA, store: Path) -> tuple[Any, list[nn.Module]]:
+    """Return the parts of a run above frozen levels, whose source has their codes, and what is left to train.
+
+    Args: task: what is trained; of: its parts; parent: the hierarchy below, trained, on the CPU; store: of all runs.
+    Raises: ValueError if the levels below are no others, or of other shapes, or the clips are too short.
+    """
+    config, count = task.config, len(parent.levels)
+    try:
+        for own, other in zip(of.model.levels, parent.levels, strict=False):
+            own.load_state_dict(other.state_dict())
+            own.requires_grad_(False)
+    except RuntimeError as error:
+        raise ValueError(f"below: expected levels of the same shapes, found others ({str(error)[:200]})") from error
+    kept = kept_codes(task, task.parents["below"], parent, of.world, store)
+    kept |= {name: kept[name].to(config.device) for name in ("codes", "actions")}
+    left = [*list(of.model.levels)[count:], of.objective]
+    return of._replace(sample=above(config, of.model, kept), below=kept["below"]), left
