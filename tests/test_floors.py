@@ -12,8 +12,9 @@ from conftest import ROOT
 
 FLOORS = [  # of packages and modules, in runs/ of each module
     {"batches", "bound", "checkpoints", "encoders", "energy", "minimize", "modes", "static", "streams"},
-    {"data", "keypoints", "latents", "measures", "predictors", "strided"},
+    {"data", "keypoints", "latents", "measures", "pooling", "predictors", "strided"},
     {"maps", "model", "planning", "sources", "worlds"},
+    {"hierarchy"},
     {"gym", "loaders", "objectives", "sampling"},
     {"diagnosis", "encoded", "train"},
     {"monitor"},
@@ -21,7 +22,7 @@ FLOORS = [  # of packages and modules, in runs/ of each module
     {"evaluate"},
     {"runs", "runs.behavior", "runs.kinds", "runs.processes", "runs.progress"},
     {"runs.config"},
-    {"runs.sequences", "runs.variants"},
+    {"runs.levels", "runs.sequences", "runs.variants"},
     {"runs.build", "runs.data", "runs.tasks"},
     {"runs.frozen", "runs.resumed"},
     {"runs.run"},
