@@ -339,9 +339,9 @@ def test_roll_outs_of_more_steps_refuse_what_has_no_one_z_a_step(horizon, kind, 
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.floats(0, 0.99), st.sampled_from([1, 2, 4]))
-def test_moving_targets_follow_by_their_formula_and_are_what_the_energy_compares_with(momentum, horizon):
-    model, data = doubled()
+@given(st.floats(0, 0.99), st.sampled_from([1, 2, 4]), st.sampled_from(["none", "codes"]))
+def test_moving_targets_follow_by_their_formula_and_are_what_the_energy_compares_with(momentum, horizon, kind):
+    model, data = doubled(kind)
     objective = TrajectoryObjective(
         Weights(), Terms(horizon=horizon, targets="moving"), moving=MovingTarget(model.encoder, momentum)
     )
