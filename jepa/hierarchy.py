@@ -92,15 +92,19 @@ class HJEPA(nn.Module):
         """Return the `count` lowest levels, with the same weights. Raises: ValueError for another count."""
         if not 1 <= count <= len(self.levels):
             raise ValueError(f"count: expected from 1 to {len(self.levels)}, found {count}")
-        return HJEPA(list(self.levels)[:count], self.windows[:count])
+        lowest = HJEPA(list(self.levels)[:count], self.windows[:count])
+        lowest.training = self.training  # of itself alone: its levels are in the mode they are in
+        return lowest
 
     def encode(self, frames: Tensor, below: int = 0) -> list[Tensor]:
         """Return the codes s_l [B, T_l, D_l] of every level of frames [B, T, …], each level encoded in one call.
 
         Args: below: so many levels are encoded already, and `frames` are codes of the uppermost of them, [B, T, D].
         Returns: of the levels above `below`, from the lowest.
-        Raises: ValueError as `windows`, and as the levels' encoders.
+        Raises: ValueError for less or more levels than there are, and as `seen` and `up`.
         """
+        if not 0 <= below <= len(self.levels):
+            raise ValueError(f"below: expected from 0 to {len(self.levels)}, found {below}")
         codes = []
         for level in range(below + 1, len(self.levels) + 1):
             frames = self.up(self.seen(frames, level), level)
@@ -120,8 +124,15 @@ class HJEPA(nn.Module):
         return windows(s, *window)
 
     def up(self, seen: Tensor, level: int) -> Tensor:
-        """Return the codes s_l [B, n, D_l] of what a level sees, as `seen` returns it, in one call of its encoder."""
-        return self.levels[self._index(level)].representation(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        """Return the codes s_l [B, n, D_l] of what a level sees, as `seen` returns it, in one call of its encoder.
+
+        Raises: ValueError for a level that does not exist, and as its encoder, with the level in front.
+        """
+        index, flat = self._index(level), seen.flatten(0, 1)
+        try:
+            return self.levels[index].representation(flat).unflatten(0, seen.shape[:2])
+        except ValueError as error:
+            raise ValueError(f"level {level}: {error}") from error
 
     def actions(self, a: Tensor, level: int) -> Tensor:
         """Return what is done in the steps of a level [B, n, S · A] of actions a [B, T, A] of the level below.
@@ -130,18 +141,19 @@ class HJEPA(nn.Module):
         Raises: ValueError for a level that does not exist, or too few actions for one step.
         """
         window = self.windows[self._index(level)]
-        a = a[:, window.width - 1 :]
-        if a.shape[1] < window.stride:
-            what = f"expected at least {window.width - 1 + window.stride} steps for one of level {level}"
-            raise ValueError(f"a: {what}, found {a.shape[1] + window.width - 1}")
-        return windows(a, window.stride)
+        least = window.width - 1 + window.stride
+        if a.shape[1] < least:
+            raise ValueError(f"a: expected at least {least} steps for one of level {level}, found {a.shape[1]}")
+        return windows(a[:, window.width - 1 :], window.stride)
 
     def trajectories(self, batch: Trajectories, level: int, done: int = 0) -> Trajectories:
         """Return what a level learns from, its windows and their actions, of trajectories of frames.
 
-        Args: done: so many levels are encoded already, as for `encode`.
-        Raises: ValueError as `encode` and `actions`.
+        Args: done: so many levels are encoded already, as `below` of `encode`.
+        Raises: ValueError for a level that does not exist or is encoded already, and as `seen`, `up` and `actions`.
         """
+        if not 0 <= done <= self._index(level):
+            raise ValueError(f"done: expected from 0 to {level - 1}, the levels below level {level}, found {done}")
         frames, a = batch.frames, batch.a
         for number in range(done + 1, level):
             frames, a = self.up(self.seen(frames, number), number), self.actions(a, number)

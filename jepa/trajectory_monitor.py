@@ -59,7 +59,7 @@ class TrajectoryMonitor(Evaluations):
 
         Of codes that are not finite it is nan; the training itself says why.
         """
-        with undisturbed(model):
+        with undisturbed(model), undisturbed(self._objective):
             s = encoded(model, self._batch.frames)
             if not bool(s.isfinite().all()):
                 return Signs(*[math.nan] * 4)
@@ -90,8 +90,8 @@ class LevelsMonitor(Evaluations):
     def evaluate(self, model: HJEPA) -> LevelSigns:
         """Return what the codes of each level show as it is outside of training; it is left as it was."""
         below, batch, found = self._objective.below, self._batch, {}
-        with undisturbed(model):
-            codes = model.encode(batch.frames, below)
+        with undisturbed(model), undisturbed(self._objective):
+            codes = model.bottom(self._objective.highest).encode(batch.frames, below)
             finite = all(bool(s.isfinite().all()) for s in codes)
             loss = self._objective(model, batch, 1.0) if finite else None
             a = batch.a

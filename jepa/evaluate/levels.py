@@ -144,7 +144,7 @@ def pictured(model: HJEPA, world: Drive, factors: dict[str, Tensor], name: str) 
 
 
 def targets(world: Drive, factors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what probes read, [..., F]: the place as (cos, sin) on the ring, the road as which one, the rest as it is."""
+    """Return what probes read, [..., F]: the place as (cos, sin) on the ring, the road as which one, the rest as is."""
     angle = 2 * math.pi / LAP * factors["place"]
     road = one_hot(factors["road"].squeeze(-1).long(), world.roads)[..., : max(1, world.roads - 1)]
     found = {"place": torch.cat([angle.cos(), angle.sin()], -1), "across": factors["position"][..., 1:]}

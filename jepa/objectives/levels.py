@@ -34,7 +34,8 @@ class LevelsObjective(nn.Module):
         """
         super().__init__()
         weights = tuple(weights) or (1.0,) * len(objectives)
-        if not objectives or len(weights) != len(objectives) or min(weights) < 0 or max(weights) <= 0:
+        fitting = len(weights) == len(objectives) and all(weight >= 0 for weight in weights)
+        if not fitting or not any(weights):
             what = f"expected {len(objectives) or 'at least 1'} of at least 0, one above 0"
             raise ValueError(f"weights: {what}, found {list(weights)}")
         self.objectives, self.weights, self.below = nn.ModuleList(objectives), weights, below
@@ -44,6 +45,11 @@ class LevelsObjective(nn.Module):
         """Names of the terms: the total, and those of each level with its number."""
         numbers = range(self.below + 1, self.below + len(self.weights) + 1)
         return ("total", *(f"{term}_{number}" for number in numbers for term in TrajectoryObjective.terms))
+
+    @property
+    def highest(self) -> int:
+        """The number of the highest level that has a weight; those above it are neither trained nor encoded."""
+        return self.below + max(number for number, weight in enumerate(self.weights, 1) if weight)
 
     @property
     def settings(self) -> dict[str, float]:
@@ -68,10 +74,8 @@ class LevelsObjective(nn.Module):
         checked(batch, precision(model))
         found: dict[str, Mapping] = {}
         total, s, a = batch.frames.new_zeros(()), batch.frames, batch.a
-        highest = max(index for index, weight in enumerate(self.weights) if weight)
-        for index, (objective, weight) in enumerate(zip(self.objectives, self.weights, strict=True)):
-            number = self.below + index + 1
-            if index > highest:
+        for number, (objective, weight) in enumerate(zip(self.objectives, self.weights, strict=True), self.below + 1):
+            if number > self.highest:
                 found |= {f"{term}_{number}": s.new_zeros(()) for term in objective.terms}
                 continue
             seen, a = model.seen(s, number), model.actions(a, number)

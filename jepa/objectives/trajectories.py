@@ -30,6 +30,7 @@ from jepa.objectives.vicreg import covariance, variance
 from jepa.predictors import rollout
 
 TARGETS = ("gradient", "stopped", "moving")
+LATER = ("horizon", "targets", "momentum", "centered")  # terms that the first checkpoints of trajectories do not know
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Terms:
     centered: bool = False  # whether variance and covariance are of s less its mean over the trajectory
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for numbers that are no weights, or a delta ≤ 0."""
+        """Raises: ValueError for numbers that are no weights, or a term that has no such value."""
         for name in ("similarity", "inverse"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"objective.{name}: expected at least 0, found {getattr(self, name)!r}")
@@ -124,8 +125,10 @@ class TrajectoryObjective(nn.Module):
 
     @property
     def settings(self) -> dict[str, float]:
-        """What decides a training, for its checkpoints."""
-        return asdict(self.weights) | asdict(self.extra)
+        """What decides a training, for its checkpoints; later terms where they are not as in all trainings before."""
+        terms = asdict(self.extra)
+        later = {name for name in LATER if terms[name] == getattr(Terms, name)}
+        return asdict(self.weights) | {name: value for name, value in terms.items() if name not in later}
 
     def forward(self, model: JEPA, batch: Trajectories, progress: float) -> Loss:
         """Return the loss of a batch of trajectories; all frames are encoded in one call.
