@@ -11,9 +11,13 @@ transitions          The B · T pairs that trajectories are made of.
 windows              Windows of consecutive frames side by side: what a level above sees of the codes below.
 rollout              A step, repeated T times, for K candidates at once.
 Step                 (s, a, z) → s̃, all with a candidate axis: what a predictor is.
+HJEPA                Levels, each a JEPA on windows of the codes below it, with the clock of each.
+Window               What a level sees of the level below.
 MapReader            A predictor that reads a map where the state is, bound to it once.
 MapCode              A predictor that is told a map as one vector.
 Recurrent            A predictor that is told no map: a gated recurrent unit whose memory is the state.
+Shifted              A predictor that sees the last codes side by side and predicts the next one.
+Pooled               An encoder of windows of codes: pooling over time.
 Keypoints            An encoder whose code holds locations: the centers of heat maps.
 Strided              A plain convolutional encoder of pictures of any size.
 separate             What stays the same in several pictures of a scene, and what each adds to it.
@@ -31,10 +35,13 @@ PairObjective        The energy of true pairs plus variance and covariance, with
 Weights              The weights of these terms.
 TrajectoryObjective  The energy of roll-outs plus the criteria against collapse, over batch and time.
 Terms                The weights and constants of the terms that pairs do not have.
+LevelsObjective      The sum of every level's own, for levels trained one after the other or all at once.
 fit                  The only optimizer loop: checkpoints, resumes to the bit, calls callbacks.
 Train                Steps, batch and optimizer of a training.
 Monitor              A callback that warns where an energy collapses, and names the criterion that is missing.
 TrajectoryMonitor    The same for trajectories, where a code may hold what does not move.
+LevelsMonitor        The same for every level of a hierarchy.
+Drive                A world to look at: a car on a ring of roads, whose factors can be foreseen for different times.
 Rooms                A world to act in: a dot among walls, seen from above, with tasks and episodes.
 Level                What is planned over: a step, a cost, a horizon and what an action may be.
 Box                  What an action may be: limits per dimension, a greatest length, or both.
@@ -70,8 +77,10 @@ _PUBLIC = {
     "Latent": "jepa.latents.base",
     **dict.fromkeys(("Pairs", "Trajectories", "transitions", "windows"), "jepa.batches"),
     **dict.fromkeys(("rollout", "Step"), "jepa.predictors"),
+    **dict.fromkeys(("HJEPA", "Window"), "jepa.hierarchy"),
     **dict.fromkeys(("MapReader", "MapCode"), "jepa.maps"),
-    "Recurrent": "jepa.predictors",
+    **dict.fromkeys(("Recurrent", "Shifted"), "jepa.predictors"),
+    "Pooled": "jepa.pooling",
     "Keypoints": "jepa.keypoints",
     "Strided": "jepa.strided",
     **dict.fromkeys(("separate", "moving"), "jepa.static"),
@@ -79,9 +88,11 @@ _PUBLIC = {
     **dict.fromkeys(("Objective", "Loss"), "jepa.objectives.base"),
     **dict.fromkeys(("PairObjective", "Weights"), "jepa.objectives.pairs"),
     **dict.fromkeys(("TrajectoryObjective", "Terms"), "jepa.objectives.trajectories"),
+    "LevelsObjective": "jepa.objectives.levels",
     **dict.fromkeys(("fit", "Train"), "jepa.train"),
     "Monitor": "jepa.monitor",
-    "TrajectoryMonitor": "jepa.trajectory_monitor",
+    **dict.fromkeys(("TrajectoryMonitor", "LevelsMonitor"), "jepa.trajectory_monitor"),
+    "Drive": "jepa.worlds.drive",
     "Rooms": "jepa.worlds.rooms",
     **dict.fromkeys(("Level", "Box", "Plan", "plan", "tree", "TreeSearch", "servo", "nearest"), "jepa.planning"),
     **dict.fromkeys(("cost_to_go", "Distance", "Value", "Effort", "weighted"), "jepa.planning"),

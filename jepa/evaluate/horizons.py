@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from jepa.energy import distance
 from jepa.evaluate.levels import PENALTY, Stacked, known, rows, targets, within_roads
 from jepa.evaluate.subject import Row
-from jepa.measures.collapse import effective_rank
+from jepa.measures.collapse import EPSILON, effective_rank
 from jepa.measures.probes import Probe
 from jepa.worlds.drive.ring import LAP
 
@@ -73,11 +74,13 @@ def horizons(subject: Stacked, levels: Sequence[int] = ()) -> list[Row]:
 
     `place_px_{level}_{frames}` is the root of the mean squared error along the ring, `map_px` along and across on the
     map, both in px; `place_r2` of (cos, sin), not below −1. Of a level with a latent z is drawn as often as it is used.
+    `unexplained_{level}` is the part of the variance of a level's next code that its prediction of it misses.
     Args: levels: which ones, all for none.
     """
     found = []
     for level in known(subject, "horizons", levels):
         imagined = _imagined(subject, level)
+        found.append(Row(f"unexplained_{level}", _unexplained(subject, level, imagined[:, 0])))
         for horizon in (frames for frames in HORIZONS if frames <= subject.ahead):
             found += _scores(subject, level, horizon, imagined)
     return found
@@ -90,6 +93,14 @@ def _imagined(subject: Stacked, level: int) -> Tensor:
     steps = -(-subject.ahead // clock.stride)
     z = drawn(subject, level, (len(s), 1, steps))
     return subject.model.rollout(level, s.unsqueeze(1), s.new_zeros(1, 1, steps, 0), z)[:, 0]
+
+
+def _unexplained(subject: Stacked, level: int, predicted: Tensor) -> float:
+    """Return the mean squared error of predictions [N P, D_l] of the codes after the starts, by their variance."""
+    clock = subject.model.clocks[level - 1]
+    after = subject.at(subject.tested, level, subject.starts + clock.stride).flatten(0, 1)
+    variance = distance(after, after.mean(0)).mean()
+    return float(distance(predicted, after).mean() / variance.clamp_min(EPSILON))
 
 
 def drawn(subject: Stacked, level: int, shape: tuple[int, ...]) -> Tensor:

@@ -56,7 +56,7 @@ def kept_codes(task: Any, parent: Any, model: HJEPA, world: Any, store: Path) ->
         levels, of the clips that probes learn from and of those held out.
     """
     config, evaluation = task.config, task.config.evaluation
-    counts = config.pool, clip_frames(config), evaluation.samples, evaluation.frames
+    counts = config.pool, clip_frames(config), evaluation.samples, evaluation.frames, evaluation.pairs
     deciding = [config.world.flat(), *counts, config.device, config.streams, task.seed, task.code.encoding]
     path = store / training_key(parent) / f"codes-{fingerprint(deciding, verify(task.held_out)['files'])}.pt"
     if path.is_file():
@@ -90,7 +90,7 @@ def _made(task: Any, model: HJEPA, world: Any) -> dict[str, Any]:
     model.to("cpu")
     counts = evaluation.samples, evaluation.frames
     learned = probe_factors(world, counts, generator_for(config.streams, seed, "probe clips"))
-    tested = held_out_factors(world, load_held_out(task.held_out), evaluation.frames)
+    tested = held_out_factors(world, load_held_out(task.held_out, count=evaluation.pairs), evaluation.frames)
     clips = {"probe clips": learned, "held-out clips": tested}
     return made | {"below": {name: pictured(model, world, factors, name) for name, factors in clips.items()}}
 
