@@ -60,6 +60,12 @@ class LevelsObjective(nn.Module):
             found |= {f"{name}_{number}": value for name, value in objective.settings.items()}
         return found
 
+    def restart(self, model: HJEPA) -> None:
+        """Begin with the encoders of a hierarchy as moving targets, as where training starts from given weights."""
+        for level, objective in zip(list(model.levels)[self.below :], self.objectives, strict=True):
+            if objective.moving is not None:
+                objective.moving.encoder.load_state_dict(level.encoder.state_dict())
+
     def forward(self, model: HJEPA, batch: Trajectories, progress: float) -> Loss:
         """Return the loss of a batch of trajectories, each level encoded in one call.
 

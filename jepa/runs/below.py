@@ -24,14 +24,20 @@ from jepa.streams import generator_for
 CHUNK = 16  # clips that are drawn and encoded at a time
 
 
-def above(config: Config, model: HJEPA, kept: Mapping[str, Tensor]) -> Source:
+def levels_below(task: Any) -> int:
+    """Return how many levels of a hierarchy are kept as another run has trained them."""
+    return len(task.parents["below"].config.levels) if "below" in task.parents else 0
+
+
+def above(config: Config, model: HJEPA, kept: Mapping[str, Tensor], below: int) -> Source:
     """Return a source of windows of codes that frozen levels have made, each clip from a code drawn at random.
 
-    Args: kept: codes [N, T, D] of the highest frozen level, and actions [N, T−1, A] of its steps.
-    Raises: ValueError if the clips are too short for the level above.
+    Args: kept: codes [N, T, D] of the highest frozen level, and actions [N, T−1, A] of its steps; below: its number.
+    Raises: ValueError if the clips are too short for the levels above.
     """
-    window, codes, actions = model.windows[-1], kept["codes"], kept["actions"]
-    length = window.width + clip_steps(config) * window.stride
+    codes, actions, length = kept["codes"], kept["actions"], clip_steps(config) + 1
+    for window in reversed(model.windows[below:]):
+        length = (length - 1) * window.stride + window.width
     if length > codes.shape[1]:
         what = f"expected at least {length} codes below for {clip_steps(config)} steps of the highest level"
         raise ValueError(f"objective.clip: {what}, found clips of {codes.shape[1]}; make clips longer or steps fewer")
@@ -125,4 +131,4 @@ def on_codes(task: Any, of: Any, parent: HJEPA, store: Path) -> tuple[Any, list[
     kept = kept_codes(task, task.parents["below"], parent, of.world, store)
     kept |= {name: kept[name].to(config.device) for name in ("codes", "actions")}
     left = [*list(of.model.levels)[count:], of.objective]
-    return of._replace(sample=above(config, of.model, kept), below=kept["below"]), left
+    return of._replace(sample=above(config, of.model, kept, count), below=kept["below"]), left
