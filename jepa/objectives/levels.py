@@ -60,6 +60,12 @@ class LevelsObjective(nn.Module):
             found |= {f"{name}_{number}": value for name, value in objective.settings.items()}
         return found
 
+    def begin(self, model: HJEPA) -> None:
+        """Let the copies of encoders that moving targets are of begin anew, as the encoders of a model are now."""
+        for objective, level in zip(self.objectives, list(model.levels)[self.below :], strict=True):
+            if objective.moving is not None:
+                objective.moving.encoder.load_state_dict(level.encoder.state_dict())
+
     def forward(self, model: HJEPA, batch: Trajectories, progress: float) -> Loss:
         """Return the loss of a batch of trajectories, each level encoded in one call.
 

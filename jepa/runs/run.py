@@ -26,7 +26,7 @@ from jepa.evaluate.subject import Row, measured
 from jepa.hierarchy import HJEPA
 from jepa.model import JEPA
 from jepa.monitor import CollapseWarning, drawn
-from jepa.runs import below, build, progress
+from jepa.runs import below, build, levels, progress
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
 from jepa.runs.data import made_by
@@ -97,16 +97,11 @@ def load_model(run: Run) -> JEPA | HJEPA:
 
 def load_parts(task: Task, folder: Path) -> Parts:
     """Return a task's parts with all that was trained, on the CPU. Raises: ValueError for a bad checkpoint."""
-    path, of = folder / CHECKPOINT, build.parts(task.config, task.seed, below=levels_below(task))
+    path, of = folder / CHECKPOINT, build.parts(task.config, task.seed, below=below.levels_below(task))
     state = load_checkpoint(path)
     restore(of.model, state, path)
     restore(of.objective, state, path, "objective")
     return of
-
-
-def levels_below(task: Task) -> int:
-    """Return how many levels of a hierarchy are kept as another run has trained them."""
-    return len(task.parents["below"].config.levels) if "below" in task.parents else 0
 
 
 def _is_trained(folder: Path) -> bool:
@@ -122,7 +117,9 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     config = task.config
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, made_by(config.world), config.evaluation.pairs)
-    of = build.parts(config, task.seed, "encoder" in task.parents, levels_below(task))
+    of = build.parts(config, task.seed, "encoder" in task.parents, below.levels_below(task))
+    if config.levels and record is not None:
+        levels.check_measures(config, of)
     reference = build.reference(config, of, held_out)
     folders = {role: train_run(parent, store) for role, parent in task.parents.items()}
     parents = {role: load_parts(task.parents[role], kept) for role, kept in folders.items()}
@@ -178,7 +175,9 @@ def _fit(
     monitor = _monitor(task, of, sample)
     if "start" in parents:
         copy_weights(of.model, parents["start"].model, "start")
-        if not config.levels:  # which were trained one after the other, with objectives of their own
+        if config.levels:  # which were trained one after the other, with objectives of their own
+            of.objective.begin(of.model)
+        else:
             copy_weights(of.objective, parents["start"].objective, "start")
     told = _told(config.train.steps, stop)
     callbacks = [told] if monitor is None else [monitor, told]
