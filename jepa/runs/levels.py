@@ -51,8 +51,8 @@ def parts(
     """Return model, objective and source, with weights drawn from `seed`, level by level.
 
     Args: below: how many levels are frozen; encoded: whether encoders are, which a hierarchy refuses.
-    Raises: ValueError for settings that a hierarchy has not, a world without trajectories, widths that do not fit, or
-        clips of the pool that are too short.
+    Raises: ValueError for settings that a hierarchy has not, a world without trajectories, widths that do not fit,
+        clips of the pool that are too short, or a measure that cannot be taken.
     """
     _check(config, world, below, encoded)
     (depth, *size), action, _ = world.widths
@@ -72,10 +72,9 @@ def parts(
     weights = [settings.weight for settings in config.levels.values()]
     objective = LevelsObjective(objectives[below:], weights[below:], below)
     model = HJEPA(levels, windows)
-    least, found = training_frames(config, model), clip_frames(config)
-    if below and found < least:
-        what = f"expected at least {least} for {clip_steps(config)} steps of the highest level"
-        raise ValueError(f"objective.clip: {what}, found {found} frames; make clips longer or steps fewer")
+    if below:
+        _check_clips(config, model)
+    _check_measures(config, world, model)
     return model, objective, source(config, world, model)
 
 
@@ -146,16 +145,20 @@ def training_frames(config: Config, model: HJEPA) -> int:
     return clock.span + clip_steps(config) * clock.stride
 
 
-def check_measures(config: Config, of: Any) -> None:
-    """Raises: ValueError for a measure that cannot be taken of a hierarchy, before it is trained.
+def _check_clips(config: Config, model: HJEPA) -> None:
+    """Raises: ValueError if a clip of the pool is shorter than a training clip."""
+    if (found := clip_frames(config)) < (least := training_frames(config, model)):
+        what = f"expected at least {least} for {clip_steps(config)} steps of the highest level"
+        raise ValueError(f"objective.clip: {what}, found {found} frames; make clips longer or steps fewer")
 
-    Args: of: the parts of a run.
-    """
+
+def _check_measures(config: Config, world: Any, model: HJEPA) -> None:
+    """Raises: ValueError for a measure that cannot be taken of a hierarchy, before it is trained."""
     for part in config.measure:
         if part.name in READ:
             levels = [part.options.get("level", 2)] if part.name == "routes" else part.options.get("levels", ())
-            chosen(part.name, levels, len(of.model.levels))
-            presents_of(of.model, of.world, config.evaluation.frames)
+            chosen(part.name, levels, len(model.levels))
+            presents_of(model, world, config.evaluation.frames)
         if part.name == "horizons":
             ahead_of(config.evaluation.frames)
 

@@ -26,7 +26,7 @@ from jepa.evaluate.subject import Row, measured
 from jepa.hierarchy import HJEPA
 from jepa.model import JEPA
 from jepa.monitor import CollapseWarning, drawn
-from jepa.runs import below, build, levels, progress
+from jepa.runs import below, build, progress
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
 from jepa.runs.data import made_by
@@ -118,8 +118,6 @@ def _train_and_measure(task: Task, store: Path, folder: Path, record: Path | Non
     measures = build.measures(config)  # what does not exist stops here, before anything is trained
     held_out = load(task.held_out, made_by(config.world), config.evaluation.pairs)
     of = build.parts(config, task.seed, "encoder" in task.parents, below.levels_below(task))
-    if config.levels and record is not None:
-        levels.check_measures(config, of)
     reference = build.reference(config, of, held_out)
     folders = {role: train_run(parent, store) for role, parent in task.parents.items()}
     parents = {role: load_parts(task.parents[role], kept) for role, kept in folders.items()}
@@ -174,13 +172,8 @@ def _fit(
             generator.set_state(encoded.state)
     monitor = _monitor(task, of, sample)
     if "start" in parents:
-        copy_weights(of.model, parents["start"].model, "start")
-        if config.levels:  # which were trained one after the other, with objectives of their own
-            of.objective.begin(of.model)
-        else:
-            copy_weights(of.objective, parents["start"].objective, "start")
-    told = _told(config.train.steps, stop)
-    callbacks = [told] if monitor is None else [monitor, told]
+        _begin(of, parents["start"])
+    callbacks = [part for part in (monitor, _told(config.train.steps, stop)) if part is not None]
     with warnings.catch_warnings():  # what it warns of is kept with the run
         warnings.simplefilter("ignore", CollapseWarning)
         settings = {"parts": parts, "checkpoint": path, "callbacks": callbacks}
@@ -232,6 +225,14 @@ def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
         reason = " ".join(str(error).split())[:200]
         what = "expected the shape of the variant it is built on, found another"
         raise ValueError(f"{name}: {what} ({reason})") from error
+
+
+def _begin(of: Parts, parent: Parts) -> None:
+    """Give parts the weights of a parent. Raises: ValueError if names or shapes do not fit."""
+    copy_weights(of.model, parent.model, "start")
+    if isinstance(of.model, HJEPA):  # whose levels were trained one after the other, with objectives of their own
+        return of.objective.begin(of.model)
+    return copy_weights(of.objective, parent.objective, "start")
 
 
 def _record(task: Task, store: Path) -> Path:
