@@ -23,7 +23,8 @@ def training_cost(subject: Stacked) -> list[Row]:
     model, training = subject.model, subject.training
     batch = training.sample(training.train.batch, generator_for("purpose", 0, "costs", training.device))
     batch = Trajectories(batch.frames.cpu(), batch.a.cpu(), batch.static.cpu(), {})
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    parts = (model, training.objective)  # a head is trained, too
+    trained = [weight for part in parts for weight in part.parameters() if weight.requires_grad]
     with torch.enable_grad(), Operations() as step:
         loss = training.objective(model, batch, 1.0)
         torch.autograd.grad(loss.total, trained, allow_unused=True)

@@ -18,7 +18,7 @@ from jepa.evaluate.levels import PENALTY, Stacked, known, rows, targets, within_
 from jepa.evaluate.subject import Row
 from jepa.measures.collapse import EPSILON, effective_rank
 from jepa.measures.probes import Probe
-from jepa.worlds.drive.ring import LAP
+from jepa.worlds.drive.ring import LAP, MIDDLE
 
 HORIZONS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # frames
 READ = ("place", "road", "speed", "wobble", "other", "texture")
@@ -128,7 +128,8 @@ def _scores(subject: Stacked, level: int, horizon: int, imagined: Tensor) -> lis
     stride = subject.model.clocks[level - 1].stride
     step = -(-horizon // stride)
     seen = read_at(subject, level, step * stride - horizon)(imagined[:, step - 1])
-    seen = seen.nan_to_num(0.0).clamp(-1e6, 1e6)  # of a roll-out that has left the codes
+    lost = seen.new_tensor([1.0, 0.0, MIDDLE])  # what is guessed where a roll-out has left all numbers: as by chance
+    seen = torch.where(seen.isfinite().all(-1, keepdim=True), seen.clamp(-1e6, 1e6), lost)
     truth = rows(targets(subject.world, subject.tested.factors), subject.starts + horizon)
     error = (seen[:, :2] - truth["place"]).square().sum(-1).mean()
     r2 = float(1 - error / (truth["place"] - truth["place"].mean(0)).square().sum(-1).mean())

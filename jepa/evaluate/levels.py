@@ -76,13 +76,8 @@ class Stacked:
 
     @cached_property
     def presents(self) -> Tensor:
-        """Frames at which every level has a code that ends there. Raises: ValueError if some level has none."""
-        frames = torch.arange(PERIOD, self.frames, PERIOD)
-        for number, clock in enumerate(self.model.clocks, 1):
-            if clock.span - 1 > PERIOD or PERIOD % clock.stride or (PERIOD - clock.span + 1) % clock.stride:
-                what = f"expected codes that end at every {PERIOD}th frame"
-                raise ValueError(f"measure: {what}, found {clock} at level {number}")
-        return frames
+        """Frames at which every level has a code that ends there. Raises: ValueError as `presents_of`."""
+        return presents_of(self.model, self.world, self.frames)
 
     @property
     def starts(self) -> Tensor:
@@ -92,11 +87,7 @@ class Stacked:
     @property
     def ahead(self) -> int:
         """How many frames a prediction reaches at most. Raises: ValueError for clips that are too short for one."""
-        ahead = self.frames - 1 - int(self.starts[-1])
-        if ahead < PERIOD:
-            least = (STARTS + 1) * PERIOD + 1
-            raise ValueError(f"evaluation.frames: expected at least {least}, found {self.frames}")
-        return ahead
+        return ahead_of(self.frames)
 
     def at(self, clips: Clips, level: int, frames: Tensor) -> Tensor:
         """Return the codes [N, P, D_l] of a level that end at frames [P]."""
@@ -109,6 +100,31 @@ class Stacked:
         if below:
             return Clips([*below, *encoded(self.model, below[-1], len(below))], factors)
         return Clips(pictured(self.model, self.world, factors, name), factors)
+
+
+def presents_of(model: HJEPA, world: Drive, frames: int) -> Tensor:
+    """Return the frames at which every level of a hierarchy has a code that ends there, of clips of so many frames.
+
+    Raises: ValueError for another world, clips without such a frame or longer than stored, or a level without codes
+        that end there.
+    """
+    if not isinstance(world, Drive):
+        raise ValueError(f"measure: expected a hierarchy on clips of the world drive, found {type(world).__name__}")
+    if not PERIOD < frames <= world.held_out_frames:
+        what = f"expected from {PERIOD + 1} to {world.held_out_frames}, as stored"
+        raise ValueError(f"evaluation.frames: {what}, found {frames}")
+    for number, clock in enumerate(model.clocks, 1):
+        if clock.span - 1 > PERIOD or PERIOD % clock.stride or (PERIOD - clock.span + 1) % clock.stride:
+            what = f"expected codes that end at every {PERIOD}th frame"
+            raise ValueError(f"measure: {what}, found {clock} at level {number}")
+    return torch.arange(PERIOD, frames, PERIOD)
+
+
+def ahead_of(frames: int) -> int:
+    """Return how many frames a prediction reaches in clips of so many. Raises: ValueError for clips too short."""
+    if frames < (least := (STARTS + 1) * PERIOD + 1):
+        raise ValueError(f"evaluation.frames: expected at least {least} for horizons, found {frames}")
+    return frames - 1 - STARTS * PERIOD
 
 
 def probe_factors(world: Drive, counts: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
@@ -176,8 +192,12 @@ def known(subject: Any, measure: str, levels: Sequence[int] = ()) -> list[int]:
     """Return the levels that are asked for, all for none. Raises: ValueError for another subject or level."""
     if not isinstance(subject, Stacked):
         raise refused(measure, "a hierarchy with clips", subject)
-    count = len(subject.model.levels)
+    return chosen(measure, levels, len(subject.model.levels))
+
+
+def chosen(measure: str, levels: Sequence[int], count: int) -> list[int]:
+    """Return the levels of `count` that are asked for, all for none. Raises: ValueError for one that does not exist."""
     for level in levels:
-        if not 1 <= level <= count:
-            raise ValueError(f"measure.{measure}.levels: expected from 1 to {count}, found {level}")
+        if type(level) is not int or not 1 <= level <= count:
+            raise ValueError(f"measure.{measure}.levels: expected from 1 to {count}, found {level!r}")
     return list(levels) or list(range(1, count + 1))

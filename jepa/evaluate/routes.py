@@ -36,9 +36,13 @@ def routes(subject: Stacked, level: int = 2) -> list[Row]:
     in these clips. Without a latent there is but the prediction. `route_ahead` is how often a probe reads the road that
     comes from the code before, which no code can know.
     Args: level: which one.
+    Raises: ValueError for another subject or level, or one whose steps hardly ever do that.
     """
     known(subject, "routes", [level])
     learned, tested = (_crossings(subject, clips, level) for clips in (subject.learned, subject.tested))
+    if (least := min(len(learned.road), len(tested.road))) < 2:
+        what = "expected steps that cross a junction and end where the roads are apart"
+        raise ValueError(f"measure.routes.level: {what}, found {least} of them at level {level}")
     model, roads, count = subject.model.levels[level - 1], subject.world.roads, len(tested.road)
     s = learned.after, torch.nn.functional.one_hot(learned.road, roads).to(learned.after)
     read = Probe(*s, subject.probe, PENALTY)

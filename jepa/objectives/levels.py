@@ -60,9 +60,9 @@ class LevelsObjective(nn.Module):
             found |= {f"{name}_{number}": value for name, value in objective.settings.items()}
         return found
 
-    def restart(self, model: HJEPA) -> None:
-        """Begin with the encoders of a hierarchy as moving targets, as where training starts from given weights."""
-        for level, objective in zip(list(model.levels)[self.below :], self.objectives, strict=True):
+    def begin(self, model: HJEPA) -> None:
+        """Let the copies of encoders that moving targets are of begin anew, as the encoders of a model are now."""
+        for objective, level in zip(self.objectives, list(model.levels)[self.below :], strict=True):
             if objective.moving is not None:
                 objective.moving.encoder.load_state_dict(level.encoder.state_dict())
 

@@ -17,7 +17,7 @@ from jepa.evaluate.levels import held_out_factors, pictured, probe_factors
 from jepa.hierarchy import HJEPA
 from jepa.runs.behavior import fingerprint
 from jepa.runs.config import Config
-from jepa.runs.levels import clip_frames, clip_steps
+from jepa.runs.levels import clip_frames, training_frames
 from jepa.runs.tasks import training_key
 from jepa.streams import generator_for
 
@@ -25,22 +25,33 @@ CHUNK = 16  # clips that are drawn and encoded at a time
 
 
 def levels_below(task: Any) -> int:
-    """Return how many levels of a hierarchy are kept as another run has trained them."""
-    return len(task.parents["below"].config.levels) if "below" in task.parents else 0
+    """Return how many levels of a hierarchy are kept as another run has trained them.
+
+    Raises: ValueError if one of both is no hierarchy, or a level that is kept has other settings than there.
+    """
+    if "below" not in task.parents:
+        return 0
+    parent = task.parents["below"]
+    for one in (task, parent):
+        if (found := one.config.objective.name) != "levels":
+            raise ValueError(f"parents.below: expected hierarchies, found {one.name!r} with the objective {found!r}")
+    for number, level in parent.config.levels.items():
+        own = task.config.levels.get(number, level)  # of too few levels somebody else says so
+        for name, value in vars(level).items():
+            if (found := getattr(own, name)) != value:
+                what = f"expected {value!r} as in {parent.name!r}, whose levels are kept as they are"
+                raise ValueError(f"levels.{number}.{name}: {what}, found {found!r}")
+    return len(parent.config.levels)
 
 
-def above(config: Config, model: HJEPA, kept: Mapping[str, Tensor], below: int) -> Source:
+def above(config: Config, model: HJEPA, below: int, kept: Mapping[str, Tensor]) -> Source:
     """Return a source of windows of codes that frozen levels have made, each clip from a code drawn at random.
 
-    Args: kept: codes [N, T, D] of the highest frozen level, and actions [N, T−1, A] of its steps; below: its number.
-    Raises: ValueError if the clips are too short for the levels above.
+    Args: below: how many levels are frozen; kept: codes [N, T, D] of the highest of them, and actions [N, T−1, A] of
+        its steps, at least as long as a training clip.
     """
-    codes, actions, length = kept["codes"], kept["actions"], clip_steps(config) + 1
-    for window in reversed(model.windows[below:]):
-        length = (length - 1) * window.stride + window.width
-    if length > codes.shape[1]:
-        what = f"expected at least {length} codes below for {clip_steps(config)} steps of the highest level"
-        raise ValueError(f"objective.clip: {what}, found clips of {codes.shape[1]}; make clips longer or steps fewer")
+    codes, actions = kept["codes"], kept["actions"]
+    length = model.clocks[below - 1].codes(training_frames(config, model))
 
     def sample(count: int, generator: Generator) -> Trajectories:
         """Return windows of the pool, with replacement."""
@@ -119,7 +130,7 @@ def on_codes(task: Any, of: Any, parent: HJEPA, store: Path) -> tuple[Any, list[
     """Return the parts of a run above frozen levels, whose source has their codes, and what is left to train.
 
     Args: task: what is trained; of: its parts; parent: the hierarchy below, trained, on the CPU; store: of all runs.
-    Raises: ValueError if the levels below are no others, or of other shapes, or the clips are too short.
+    Raises: ValueError if the levels below are of other shapes.
     """
     config, count = task.config, len(parent.levels)
     try:
@@ -131,4 +142,4 @@ def on_codes(task: Any, of: Any, parent: HJEPA, store: Path) -> tuple[Any, list[
     kept = kept_codes(task, task.parents["below"], parent, of.world, store)
     kept |= {name: kept[name].to(config.device) for name in ("codes", "actions")}
     left = [*list(of.model.levels)[count:], of.objective]
-    return of._replace(sample=above(config, of.model, kept, count), below=kept["below"]), left
+    return of._replace(sample=above(config, of.model, count, kept), below=kept["below"]), left

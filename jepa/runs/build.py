@@ -64,7 +64,7 @@ def parts(config: Config, seed: int, encoded: bool = False, below: int = 0) -> P
     """
     made, module = world(config), own(config)
     if module is levels:
-        return Parts(made, *levels.parts(config, seed, made, below))
+        return Parts(made, *levels.parts(config, seed, made, below, encoded))
     if module:
         sequences.check(config, made, encoded)
     elif not hasattr(made, "sample"):

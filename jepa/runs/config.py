@@ -198,12 +198,18 @@ def _part(old: Part, value: Any, name: str) -> Part:
 
 
 def _levels(old: Mapping[str, Level], value: Any) -> dict[str, Level]:
-    """Return the levels of a hierarchy, settings of some laid over what they were. Raises: ValueError for a gap."""
+    """Return the levels of a hierarchy, settings of some laid over what they were.
+
+    Raises: ValueError for a gap in their numbers, or a setting that does not exist or cannot be, with its level.
+    """
     if not isinstance(value, Mapping) or not all(isinstance(item, Mapping) for item in value.values()):
         raise ValueError(f"levels: expected a mapping of settings for each number of a level, found {value!r}")
     found = dict(old)
     for number, diff in value.items():
-        found[str(number)] = _replace(found.get(str(number), Level()), diff, f"levels.{number}.")
+        try:
+            found[str(number)] = _replace(found.get(str(number), Level()), diff, "")
+        except ValueError as error:
+            raise ValueError(f"levels.{number}: {error}") from error
     expected = [str(number) for number in range(1, len(found) + 1)]
     if sorted(found) != sorted(expected):
         raise ValueError(f"levels: expected the numbers {', '.join(expected)}, found {', '.join(sorted(found))}")

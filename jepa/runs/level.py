@@ -34,4 +34,4 @@ class Level:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers that no level can have."""
-        at_least("levels", self, width=1, stride=1, weight=0)
+        at_least("", self, width=1, stride=1, weight=0)

@@ -15,13 +15,14 @@ from torch import Generator
 from jepa.batches import Source, Trajectories
 from jepa.data import HeldOut
 from jepa.encoders import ENCODERS
-from jepa.evaluate.levels import Stacked, Training
+from jepa.evaluate.levels import Stacked, Training, ahead_of, chosen, presents_of
 from jepa.hierarchy import HJEPA, Window
 from jepa.latents import LATENTS
 from jepa.measures.collapse import reference_energy
 from jepa.model import JEPA
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.levels import LevelsObjective
+from jepa.objectives.pairs import Weights
 from jepa.objectives.trajectories import InverseDynamics, MovingTarget, TrajectoryObjective
 from jepa.predictors import PREDICTORS
 from jepa.runs.config import Config, Level
@@ -31,29 +32,39 @@ from jepa.trajectory_monitor import LevelsMonitor
 
 WATCHED = 64  # clips for E0, and for the monitor
 STEPS, CLIP = 8, 257  # of the highest level in a training clip; frames of a clip of the pool
-ELSEWHERE = {  # settings that a hierarchy has level by level
+READ = ("contents", "horizons", "routes")  # measures that read codes at the presents
+ELSEWHERE = {  # settings that a hierarchy has level by level, or not at all
     **{name: Part("identity") for name in ("encoder", "target_encoder", "expander")},
     "predictor": Part("mlp"),
     "latent": Part("none"),
+    "inference": Part("minimize"),
+    "at_measurement": {},
+    "loss": Weights(),
     "context": "x",
     "condition_on": (),
 }
 
 
-def parts(config: Config, seed: int, world: Any, below: int) -> tuple[HJEPA, LevelsObjective, Source]:
+def parts(
+    config: Config, seed: int, world: Any, below: int, encoded: bool = False
+) -> tuple[HJEPA, LevelsObjective, Source]:
     """Return model, objective and source, with weights drawn from `seed`, level by level.
 
-    Args: below: how many levels are frozen.
-    Raises: ValueError for settings that a hierarchy has not, a world without trajectories, or widths that do not fit.
+    Args: below: how many levels are frozen; encoded: whether encoders are, which a hierarchy refuses.
+    Raises: ValueError for settings that a hierarchy has not, a world without trajectories, widths that do not fit,
+        clips of the pool that are too short, or a measure that cannot be taken.
     """
-    _check(config, world, below)
+    _check(config, world, below, encoded)
     (depth, *size), action, _ = world.widths
     levels, objectives, inputs = [], [], (depth, *size)
     for name, settings in config.levels.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(number(config.streams, seed, f"weights of level {name}"))
             action *= settings.stride
-            level, objective = _level(settings, inputs, action)
+            try:
+                level, objective = _level(settings, inputs, action)
+            except ValueError as error:
+                raise ValueError(f"levels.{name}: {error}") from error
         levels.append(level)
         objectives.append(objective)
         inputs = level.encoder.outputs
@@ -61,6 +72,9 @@ def parts(config: Config, seed: int, world: Any, below: int) -> tuple[HJEPA, Lev
     weights = [settings.weight for settings in config.levels.values()]
     objective = LevelsObjective(objectives[below:], weights[below:], below)
     model = HJEPA(levels, windows)
+    if below:
+        _check_clips(config, model)
+    _check_measures(config, world, model)
     return model, objective, source(config, world, model)
 
 
@@ -85,8 +99,7 @@ def _level(settings: Level, below: int | tuple[int, int, int], action: int) -> t
 
 def source(config: Config, world: Any, model: HJEPA) -> Source:
     """Return the source of training clips, as long as the highest level needs for its steps."""
-    clock = model.clocks[-1]
-    steps = clock.span - 1 + clip_steps(config) * clock.stride
+    steps = training_frames(config, model) - 1
 
     def sample(count: int, generator: Generator) -> Trajectories:
         """Return clips."""
@@ -126,13 +139,40 @@ def clip_steps(config: Config) -> int:
     return config.objective.options.get("steps", STEPS)
 
 
-def _check(config: Config, world: Any, below: int) -> None:
+def training_frames(config: Config, model: HJEPA) -> int:
+    """Return the frames of a training clip, as many as the highest level needs for its steps."""
+    clock = model.clocks[-1]
+    return clock.span + clip_steps(config) * clock.stride
+
+
+def _check_clips(config: Config, model: HJEPA) -> None:
+    """Raises: ValueError if a clip of the pool is shorter than a training clip."""
+    if (found := clip_frames(config)) < (least := training_frames(config, model)):
+        what = f"expected at least {least} for {clip_steps(config)} steps of the highest level"
+        raise ValueError(f"objective.clip: {what}, found {found} frames; make clips longer or steps fewer")
+
+
+def _check_measures(config: Config, world: Any, model: HJEPA) -> None:
+    """Raises: ValueError for a measure that cannot be taken of a hierarchy, before it is trained."""
+    for part in config.measure:
+        if part.name in READ:
+            levels = [part.options.get("level", 2)] if part.name == "routes" else part.options.get("levels", ())
+            chosen(part.name, levels, len(model.levels))
+            presents_of(model, world, config.evaluation.frames)
+        if part.name == "horizons":
+            ahead_of(config.evaluation.frames)
+
+
+def _check(config: Config, world: Any, below: int, encoded: bool) -> None:
     """Raises: ValueError for settings that a hierarchy has not, or a world that has no trajectories of pictures."""
     if not hasattr(world, "trajectories"):
         raise ValueError(f"objective: expected a world of trajectories, found {config.world.name!r}")
+    if encoded:
+        raise ValueError("parents.encoder: expected none with levels, which are kept as parents.below, found one")
     for name, default in ELSEWHERE.items():
         if (value := getattr(config, name)) != default:
-            raise ValueError(f"{name}: expected {default!r}, as each of the levels has its own, found {value!r}")
+            what = f"expected {default!r} beside levels, which have settings of their own"
+            raise ValueError(f"{name}: {what}, found {value!r}")
     make("objective", config.objective, {"levels": lambda steps=STEPS, clip=CLIP: None})
     for name, value in config.objective.options.items():
         if value < 1:

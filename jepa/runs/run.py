@@ -189,7 +189,7 @@ def _begin(of: Parts, start: Parts) -> None:
     """Give parts the weights of others to begin with. Raises: ValueError if names or shapes do not fit."""
     copy_weights(of.model, start.model, "start")
     if isinstance(of.objective, LevelsObjective):  # levels may have been trained with objectives of their own
-        of.objective.restart(of.model)
+        of.objective.begin(of.model)
     else:
         copy_weights(of.objective, start.objective, "start")
 
