@@ -466,8 +466,8 @@ def costs(parts, config, clips) -> dict[str, float]:
 
 LINEAR = {"levels.1.encoder": "identity", "levels.1.expander": "identity", "levels.1.loss.covariance": 0.0}
 BATCH, STEPS, WIDE = 4, 3, 2 * 3 * 16 * 16  # clips, steps of training, and what level 1 sees, two frames
-# products of a layer in the unit of one forward pass: forwards, and in a roll-out of one step once more to infer a z that
-# there is not; the slopes of the weights; and of what the layer is given, unless that is data
+# products of a layer in the unit of one forward pass: forwards, and in a roll-out of one step once more to infer a z
+# that there is not; the slopes of the weights; and of what the layer is given, unless that is data
 ONE_STEP, LONGER, ENCODER = 4, 3, 3
 
 
