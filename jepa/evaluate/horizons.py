@@ -22,6 +22,7 @@ from jepa.worlds.drive.ring import LAP, MIDDLE
 
 HORIZONS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # frames
 READ = ("place", "road", "speed", "wobble", "other", "texture")
+LOST = 1e6  # what is missed of a variance, at most
 NONE = -1.0  # R² below it is written as this: nothing is known, how wrong a roll-out is is no matter
 
 
@@ -99,8 +100,10 @@ def _unexplained(subject: Stacked, level: int, predicted: Tensor) -> float:
     """Return the mean squared error of predictions [N P, D_l] of the codes after the starts, by their variance."""
     clock = subject.model.clocks[level - 1]
     after = subject.at(subject.tested, level, subject.starts + clock.stride).flatten(0, 1)
+    after, predicted = after.double(), predicted.double()
     variance = distance(after, after.mean(0)).mean()
-    return float(distance(predicted, after).mean() / variance.clamp_min(EPSILON))
+    missed = float(distance(predicted, after).mean() / variance.clamp_min(EPSILON))
+    return missed if missed < LOST else LOST  # nan too
 
 
 def drawn(subject: Stacked, level: int, shape: tuple[int, ...]) -> Tensor:

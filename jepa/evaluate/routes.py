@@ -40,9 +40,6 @@ def routes(subject: Stacked, level: int = 2) -> list[Row]:
     """
     known(subject, "routes", [level])
     learned, tested = (_crossings(subject, clips, level) for clips in (subject.learned, subject.tested))
-    if (least := min(len(learned.road), len(tested.road))) < 2:
-        what = "expected steps that cross a junction and end where the roads are apart"
-        raise ValueError(f"measure.routes.level: {what}, found {least} of them at level {level}")
     model, roads, count = subject.model.levels[level - 1], subject.world.roads, len(tested.road)
     s = learned.after, torch.nn.functional.one_hot(learned.road, roads).to(learned.after)
     read = Probe(*s, subject.probe, PENALTY)
@@ -66,12 +63,18 @@ def routes(subject: Stacked, level: int = 2) -> list[Row]:
 
 
 def _crossings(subject: Stacked, clips: Clips, level: int) -> Crossings:
-    """Return the transitions of a level that cross one junction and end on a road."""
+    """Return the transitions of a level that cross one junction and end on a road.
+
+    Raises: ValueError for less than two.
+    """
     clock, s = subject.model.clocks[level - 1], clips.codes[level - 1]
     last = torch.arange(s.shape[1]) * clock.stride + clock.span - 1
     place, road = (clips.factors[name][:, last, 0] for name in ("place", "road"))
     lap, u = torch.div(place, LAP, rounding_mode="floor"), torch.remainder(place / LAP, 1)
     crossed = (lap[:, 1:] == lap[:, :-1] + 1) & (u[:, 1:] > APART[0]) & (u[:, 1:] < APART[1])
+    if (count := int(crossed.sum())) < 2:
+        what = "expected steps that cross a junction and end where the roads are apart"
+        raise ValueError(f"measure.routes.level: {what}, found {count} of them at level {level}")
     x, y = s[:, :-1][crossed], s[:, 1:][crossed]
     model = subject.model.levels[level - 1]
     return Crossings(x, y, road[:, 1:][crossed].long(), model.minimum(x, x.new_zeros(1, 0), y).argmin)
