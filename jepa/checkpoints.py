@@ -77,3 +77,13 @@ def fitting(path: Path | str, what: str) -> Iterator[None]:
 def _plain(name: str) -> str:
     """Return the name that a weight has where no part is compiled."""
     return name.replace("_orig_mod.", "")
+
+
+def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
+    """Give a module the weights of another one. Raises: ValueError if names or shapes do not fit."""
+    try:
+        module.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        what = "expected the shape of the variant it is built on, found another"
+        raise ValueError(f"{name}: {what} ({reason})") from error

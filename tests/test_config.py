@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa.runs.config import Config, Part, configure, nested, read_diff, to_dict
+from jepa.runs.level import Level
 
 PARTS = {name for name, value in vars(Config()).items() if isinstance(value, Part)}
 
@@ -37,6 +38,7 @@ def another(value):
 
 DEFAULTS = flat(to_dict(Config()))
 CHANGES = {name: another(value) for name, value in DEFAULTS.items()} | {"measure": [{"name": "area", "grid": 8}]}
+CHANGES["levels"] = {"1": to_dict(Level(width=3))}  # a level that is new has all of its settings
 SETTINGS = {name: value for name, value in CHANGES.items() if name.split(".")[0] not in PARTS}
 subsets = st.lists(st.sampled_from(sorted(CHANGES)), unique=True).map(lambda names: {n: CHANGES[n] for n in names})
 

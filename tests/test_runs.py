@@ -103,9 +103,9 @@ def test_training_alone_is_done_once_and_measures_nothing(task, tmp_path, drawn)
 def test_run_builds_its_parts_once_and_those_of_each_parent(task, tmp_path, monkeypatch):
     built, parts = [], build.parts
 
-    def counted(config, seed, encoded=False):
+    def counted(config, seed, encoded=False, below=0):
         built.append((config, seed, encoded))
-        return parts(config, seed, encoded)
+        return parts(config, seed, encoded, below)
 
     monkeypatch.setattr(build, "parts", counted)
     asked = [task, child_of(task), successor_of(task), child_of(successor_of(task))]

@@ -179,7 +179,7 @@ def test_reference_is_that_of_frames_under_the_untrained_encoder():
 @pytest.mark.parametrize(
     ("diff", "message"),
     [
-        ({"objective": "trajectory"}, "objective: expected one of pairs, trajectories, found .*mean 'trajectories'"),
+        ({"objective": "trajectory"}, "objective: expected one of levels, pairs, .*mean 'trajectories'"),
         ({"objective.step": 3}, "objective: option of 'trajectories': expected one of .*mean 'steps'"),
         ({"objective.steps": 2.5}, "objective.steps: expected int, found 2.5"),
         ({"objective.steps": 0}, "objective.steps: expected at least 1, found 0"),

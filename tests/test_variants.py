@@ -162,7 +162,7 @@ def test_variants_for_several_sets_may_all_be_built_on_one(folder):
 IN_CHILD = [  # the child's file with this change, and what is said
     ({"parents": {"encoder": "parnt"}}, "encoder: expected one of parent, found 'parnt'; did you mean"),
     ({"parents": {"start": "child"}}, "start: expected one of parent, found 'child'"),
-    ({"parents": {"encodr": "parent"}}, "parents: expected one of encoder, start, found 'encodr'; did you mean"),
+    ({"parents": {"encodr": "parent"}}, "parents: expected one of below, encoder, start, found 'encodr'; did you mean"),
     (
         {"parents": {"encoder": "parent", "start": "parent"}},
         "parents: expected a role with its variant, found {",

@@ -28,7 +28,7 @@ from jepa.worlds.drive.ring import LAP
 PERIOD = 32  # frames from a present to the next
 STARTS = 3  # presents from which predictions are made
 CHUNK = 16  # clips that are drawn and encoded at a time
-PENALTY = 1e-3  # of the probes
+PENALTY = 3e-3  # of the probes
 
 
 class Clips(NamedTuple):

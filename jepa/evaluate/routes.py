@@ -39,7 +39,7 @@ def routes(subject: Stacked, level: int = 2) -> list[Row]:
     Raises: ValueError for another subject or level, or one whose steps hardly ever do that.
     """
     known(subject, "routes", [level])
-    learned, tested = (_crossings(subject, clips, level) for clips in (subject.learned, subject.tested))
+    learned, tested = (crossings(subject, clips, level) for clips in (subject.learned, subject.tested))
     model, roads, count = subject.model.levels[level - 1], subject.world.roads, len(tested.road)
     s = learned.after, torch.nn.functional.one_hot(learned.road, roads).to(learned.after)
     read = Probe(*s, subject.probe, PENALTY)
@@ -62,22 +62,32 @@ def routes(subject: Stacked, level: int = 2) -> list[Row]:
     return [*found, Row("route_codes_used", float((used > 0.01).sum()))]
 
 
-def _crossings(subject: Stacked, clips: Clips, level: int) -> Crossings:
+def crossed(subject: Stacked, clips: Clips, level: int) -> Tensor:
+    """Return which transitions of a level [N, T_l − 1] cross one junction and end where the roads are apart."""
+    place = clips.factors["place"][:, _last(subject, clips, level), 0]
+    lap, u = torch.div(place, LAP, rounding_mode="floor"), torch.remainder(place / LAP, 1)
+    return (lap[:, 1:] == lap[:, :-1] + 1) & (u[:, 1:] > APART[0]) & (u[:, 1:] < APART[1])
+
+
+def crossings(subject: Stacked, clips: Clips, level: int) -> Crossings:
     """Return the transitions of a level that cross one junction and end on a road.
 
     Raises: ValueError for less than two.
     """
-    clock, s = subject.model.clocks[level - 1], clips.codes[level - 1]
-    last = torch.arange(s.shape[1]) * clock.stride + clock.span - 1
-    place, road = (clips.factors[name][:, last, 0] for name in ("place", "road"))
-    lap, u = torch.div(place, LAP, rounding_mode="floor"), torch.remainder(place / LAP, 1)
-    crossed = (lap[:, 1:] == lap[:, :-1] + 1) & (u[:, 1:] > APART[0]) & (u[:, 1:] < APART[1])
-    if (count := int(crossed.sum())) < 2:
+    s, which = clips.codes[level - 1], crossed(subject, clips, level)
+    if (count := int(which.sum())) < 2:
         what = "expected steps that cross a junction and end where the roads are apart"
         raise ValueError(f"measure.routes.level: {what}, found {count} of them at level {level}")
-    x, y = s[:, :-1][crossed], s[:, 1:][crossed]
+    road = clips.factors["road"][:, _last(subject, clips, level), 0]
+    x, y = s[:, :-1][which], s[:, 1:][which]
     model = subject.model.levels[level - 1]
-    return Crossings(x, y, road[:, 1:][crossed].long(), model.minimum(x, x.new_zeros(1, 0), y).argmin)
+    return Crossings(x, y, road[:, 1:][which].long(), model.minimum(x, x.new_zeros(1, 0), y).argmin)
+
+
+def _last(subject: Stacked, clips: Clips, level: int) -> Tensor:
+    """Return the frames at which the codes of a level end, [T_l]."""
+    clock = subject.model.clocks[level - 1]
+    return torch.arange(clips.codes[level - 1].shape[1]) * clock.stride + clock.span - 1
 
 
 def _accuracy(found: Tensor, truth: Tensor) -> float:

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from jepa.batches import Source
+from jepa.checkpoints import copy_weights, restore
 from jepa.checkpoints import load as load_checkpoint
-from jepa.checkpoints import restore
 from jepa.data import load
 from jepa.encoded import Encoded
 from jepa.evaluate.subject import Row, measured
 from jepa.hierarchy import HJEPA
 from jepa.model import JEPA
 from jepa.monitor import CollapseWarning, drawn
+from jepa.objectives.levels import LevelsObjective
 from jepa.runs import below, build, progress
 from jepa.runs.build import Parts
 from jepa.runs.config import to_dict
@@ -173,7 +174,8 @@ def _fit(
     monitor = _monitor(task, of, sample)
     if "start" in parents:
         _begin(of, parents["start"])
-    callbacks = [part for part in (monitor, _told(config.train.steps, stop)) if part is not None]
+    told = _told(config.train.steps, stop)
+    callbacks = [told] if monitor is None else [monitor, told]
     with warnings.catch_warnings():  # what it warns of is kept with the run
         warnings.simplefilter("ignore", CollapseWarning)
         settings = {"parts": parts, "checkpoint": path, "callbacks": callbacks}
@@ -181,6 +183,15 @@ def _fit(
     if monitor is None:
         return curve, {"diagnostics": {"step": []}, "warnings": []}
     return curve, {"diagnostics": {"step": monitor.steps, **monitor.diagnostics}, "warnings": monitor.warnings}
+
+
+def _begin(of: Parts, start: Parts) -> None:
+    """Give parts the weights of others to begin with. Raises: ValueError if names or shapes do not fit."""
+    copy_weights(of.model, start.model, "start")
+    if isinstance(of.objective, LevelsObjective):  # levels may have been trained with objectives of their own
+        of.objective.begin(of.model)
+    else:
+        copy_weights(of.objective, start.objective, "start")
 
 
 def _monitor(task: Task, of: Parts, sample: Source) -> Any:
@@ -215,24 +226,6 @@ def _named(task: Task) -> Iterator[None]:
     except (ValueError, OSError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{task.name}, seed {task.seed}: {error}") from error
-
-
-def copy_weights(module: nn.Module, other: nn.Module, name: str) -> None:
-    """Give a module the weights of another one. Raises: ValueError if names or shapes do not fit."""
-    try:
-        module.load_state_dict(other.state_dict())
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        what = "expected the shape of the variant it is built on, found another"
-        raise ValueError(f"{name}: {what} ({reason})") from error
-
-
-def _begin(of: Parts, parent: Parts) -> None:
-    """Give parts the weights of a parent. Raises: ValueError if names or shapes do not fit."""
-    copy_weights(of.model, parent.model, "start")
-    if isinstance(of.model, HJEPA):  # whose levels were trained one after the other, with objectives of their own
-        return of.objective.begin(of.model)
-    return copy_weights(of.objective, parent.objective, "start")
 
 
 def _record(task: Task, store: Path) -> Path:
