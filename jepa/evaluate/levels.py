@@ -108,7 +108,7 @@ def presents_of(model: HJEPA, world: Drive, frames: int) -> Tensor:
     Raises: ValueError for another world, clips without such a frame or longer than stored, or a level without codes
         that end there.
     """
-    if not isinstance(world, Drive):
+    if not hasattr(world, "clips_of"):
         raise ValueError(f"measure: expected a hierarchy on clips of the world drive, found {type(world).__name__}")
     if not PERIOD < frames <= world.held_out_frames:
         what = f"expected from {PERIOD + 1} to {world.held_out_frames}, as stored"
