@@ -269,6 +269,27 @@ def test_levels_draw_their_weights_each_by_itself(stack):
     assert same(build.parts(of(1), 3).objective.state_dict(), build.parts(of(2), 3).objective.state_dict())
 
 
+def test_levels_alike_do_not_begin_alike():
+    alike = {"width": 8, "encoder": {"outputs": 4, "hidden": [6]}}
+    model = build.parts(of(3, {"levels": {2: alike, 3: alike}, "measure": []}), 3).model
+    two, three = (list(level.parameters()) for level in list(model.levels)[1:])
+    for one, other in zip(two, three, strict=True):
+        assert one.shape == other.shape and (one.ndim == 1 or not torch.equal(one, other))
+
+
+def test_levels_are_what_the_configuration_says():
+    parts = build.parts(of(2, {"levels": {2: {**MOVING, "expander": "expander", "weight": 0.5}}}), 0, below=1)
+    (objective,) = parts.objective.objectives
+    assert objective.moving.momentum == objective.extra.momentum == 0.7 and objective.expander.inputs == 3
+    assert parts.objective.weights == (0.5,) and parts.objective.below == 1 and parts.model.windows[1] == (8, 8)
+    upper = parts.model.levels[1]
+    assert upper.encoder is upper.target_encoder and upper.encoder.frames == 8 and upper.encoder.inputs == 8 * 4
+    with torch.no_grad():
+        upper.encoder.layers[0].weight.fill_(2.0)
+    parts.objective.begin(parts.model)
+    assert same(objective.moving.encoder.state_dict(), upper.encoder.state_dict())
+
+
 def test_all_levels_are_trained_at_once(stack, tmp_path):
     done = run(together(stack[0], 3), tmp_path)
     finite(done.rows)
