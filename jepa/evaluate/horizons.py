@@ -82,8 +82,9 @@ def horizons(subject: Stacked, levels: Sequence[int] = ()) -> list[Row]:
     for level in known(subject, "horizons", levels):
         imagined = _imagined(subject, level)
         found.append(Row(f"unexplained_{level}", _unexplained(subject, level, imagined[:, 0])))
+        readers: dict[int, Probe] = {}  # by how many frames before a code's last one they read
         for horizon in (frames for frames in HORIZONS if frames <= subject.ahead):
-            found += _scores(subject, level, horizon, imagined)
+            found += _scores(subject, level, horizon, imagined, readers)
     return found
 
 
@@ -126,11 +127,14 @@ def read_at(subject: Stacked, level: int, back: int) -> Probe:
     return Probe(s, torch.cat([truth["place"], truth["across"]], -1), subject.probe, PENALTY)
 
 
-def _scores(subject: Stacked, level: int, horizon: int, imagined: Tensor) -> list[Row]:
-    """Return the scores of a level's predictions [N P, T, D_l] so many frames ahead."""
+def _scores(subject: Stacked, level: int, horizon: int, imagined: Tensor, readers: dict[int, Probe]) -> list[Row]:
+    """Return the scores of a level's predictions [N P, T, D_l] so many frames ahead; readers that are new are kept."""
     stride = subject.model.clocks[level - 1].stride
     step = -(-horizon // stride)
-    seen = read_at(subject, level, step * stride - horizon)(imagined[:, step - 1])
+    back = step * stride - horizon
+    if back not in readers:
+        readers[back] = read_at(subject, level, back)
+    seen = readers[back](imagined[:, step - 1])
     lost = seen.new_tensor([1.0, 0.0, MIDDLE])  # what is guessed where a roll-out has left all numbers: as by chance
     seen = torch.where(seen.isfinite().all(-1, keepdim=True), seen.clamp(-1e6, 1e6), lost)
     truth = rows(targets(subject.world, subject.tested.factors), subject.starts + horizon)
