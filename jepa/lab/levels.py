@@ -36,7 +36,6 @@ UNITS = {"map_px": "error, px", "place_px": "error, px", "place_r2": "R²"}
 GRAY = "0.55"
 NARROW, ROOMY = 3.0, 2.0  # inches, of axes by frames ahead, and of bars with room beside them
 LEVEL = "level "  # a word that is written but once where all names begin with it
-SPARSE = (24, 48)  # frames ahead that are not written where it is narrow
 
 
 def crossing(
@@ -211,10 +210,11 @@ def _mean(table: pd.DataFrame, variant: str, metric: str) -> float:
 def _frame(axes: Axes, found: Sequence[Curve], metric: str, chance: float | None) -> None:
     """Set the axes of lines by frames ahead."""
     axes.set_xscale("log", base=2)
-    few = SPARSE if lines.inches(axes)[0] < NARROW else ()
-    axes.set_xticks(FRAMES, ["" if frames in few else str(frames) for frames in FRAMES])
+    shown = sorted({int(frames) for curve in found for frames in curve.frames})
+    crowded = lines.inches(axes)[0] < NARROW or shown[-1] > FRAMES[-1]
+    axes.set_xticks(shown, ["" if crowded and frames & (frames - 1) else str(frames) for frames in shown])
     axes.minorticks_off()
-    axes.set(xlabel="frames ahead", ylabel=NAMES.get(metric, metric), xlim=(0.9, 1.1 * FRAMES[-1]))
+    axes.set(xlabel="frames ahead", ylabel=NAMES.get(metric, metric), xlim=(0.9, 1.1 * shown[-1]))
     if not metric.endswith("r2"):
         axes.set_ylim(0, _top(found, chance))
         axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))

@@ -15,11 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
 
+from jepa.evaluate.horizons import HORIZONS
 from jepa.lab import style
 from jepa.lab.charts import MARKERS, estimate
 from jepa.measures.intervals import Interval
 
-FRAMES = (1, 2, 4, 8, 16, 24, 32, 48, 64)  # ahead
+FRAMES = HORIZONS[:9]  # ahead, of the profile `cpu`
 DASHES = ((0, (4, 1.6)), (0, (6, 1.5, 1.2, 1.5)), (0, (2, 1.2)))  # of controls
 CONTROLS = MARKERS[3:]
 LETTERS = 8  # size of names, in points
@@ -59,7 +60,7 @@ def curves(table: pd.DataFrame, variants: Mapping[str, Of], metric: str = "map_p
     found = []
     for label, (variant, level) in variants.items():
         measured = set(table.metric[table.variant == variant])
-        frames = [frames for frames in FRAMES if f"{metric}_{level}_{frames}" in measured] or FRAMES[:1]
+        frames = [frames for frames in HORIZONS if f"{metric}_{level}_{frames}" in measured] or FRAMES[:1]
         intervals = [estimate(table, (variant, f"{metric}_{level}_{ahead}"))[0] for ahead in frames]
         control = counts.get(level, 0)
         counts[level] = control + 1
