@@ -283,3 +283,9 @@ def test_what_is_not_finite_is_written_and_told_apart():
     found = json.loads(json.dumps(rounded({"a": [float("nan"), 1 / 3], "b": float("inf")})))
     assert found == {"a": ["nan", 0.333333333], "b": "inf"} and fingerprint(found) == fingerprint(dict(found))
     assert summary([1.0, float("nan")])[:2] == [2, 1]
+
+
+@pytest.mark.parametrize(("name", "moved", "other"), [("figures", 1e-3, 0), ("figures", 1e-2, 1), ("derived", 1e-3, 1)])
+def test_a_line_of_a_figure_may_move_by_more_than_a_number(name, moved, other):
+    old, new = ({"runs": {}, "notebook": {name: {"Line2D": [10, 1.0 + by]}}} for by in (0.0, moved))
+    assert len(command.changes(old, new)) == other

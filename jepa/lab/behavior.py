@@ -49,6 +49,7 @@ from jepa.runs.tasks import addresses
 from jepa.runs.variants import read
 
 RUN, DERIVED = 1e-6, 2e-5  # relative tolerances: of runs, which keep all digits, and of what is derived from six digits
+DRAWN = 2e-3  # of figures: a search that breaks a tie the other way, as on another processor, moves a line of thousands
 NOTHING = 1e-8  # of the order of rounding errors
 SHOWN = 12  # places of a difference that are named
 
@@ -109,7 +110,13 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     names = sorted({*old, *new} - {"notebook"})
     runs, others = ({name: of.get(name, {}) for name in names} for of in (old, new))
     found = list(differences(runs, others, RUN, NOTHING))
-    return found + list(differences(old.get("notebook", {}), new.get("notebook", {}), DERIVED, NOTHING))
+    for pictures, tolerance in ((False, DERIVED), (True, DRAWN)):
+        before, after = (
+            {name: made for name, made in of.get("notebook", {}).items() if (name == "figures") is pictures}
+            for of in (old, new)
+        )
+        found += differences(before, after, tolerance, NOTHING)
+    return found
 
 
 def written(of: dict[str, Any]) -> str:

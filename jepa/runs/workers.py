@@ -77,7 +77,7 @@ def _work(tasks: Sequence[Task], store: Path) -> dict[str, Work]:
         task = waiting.pop(0)
         if (key := task_key(task)) in work:
             continue
-        step = 0 if is_trained(task, store) else HEAD_STEP if "encoder" in task.parents else STEP
+        step = 0 if is_trained(task, store) else HEAD_STEP if {"encoder", "below"} & {*task.parents} else STEP
         older = [parent for parent in task.parents.values() if not is_trained(parent, store)]
         costs = step * task.config.train.steps, MEASURING * (asked[key] > 0)
         work[key] = Work(task, tuple(task_key(parent) for parent in older), asked[key], *costs)
