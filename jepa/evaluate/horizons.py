@@ -51,21 +51,15 @@ def contents(subject: Stacked, levels: Sequence[int] = (), precision: float = 0.
 def _held(subject: Stacked, s: Tensor, s_test: Tensor) -> dict[str, float]:
     """Return the R² of each factor from codes [N P, D] at the presents."""
     options = {"features": subject.probe, "penalty": PENALTY}
-    truth, truth_test = (
-        rows(targets(subject.world, clips.factors) | {"road": clips.factors["road"]}, subject.presents)
-        for clips in (subject.learned, subject.tested)
-    )
-    road, road_test = (
-        rows(targets(subject.world, clips.factors), subject.presents)["road"]
-        for clips in (subject.learned, subject.tested)
-    )
+    factors, factors_test = (rows(clips.factors, subject.presents) for clips in (subject.learned, subject.tested))
+    truth, truth_test = (targets(subject.world, of) for of in (factors, factors_test))
     found = {}
     for name in READ:
+        pairs = (s, truth[name]), (s_test, truth_test[name])
         if name == "wobble":
-            found[name] = within_roads((s, truth), (s_test, truth_test), name, options)
-            continue
-        t, t_test = (road, road_test) if name == "road" else (truth[name], truth_test[name])
-        found[name] = float(Probe(s, t, **options).r2(s_test, t_test).mean())
+            found[name] = within_roads(*pairs, (factors["road"], factors_test["road"]), options)
+        else:
+            found[name] = float(Probe(*pairs[0], **options).r2(*pairs[1]).mean())
     return found
 
 
@@ -123,7 +117,7 @@ def read_at(subject: Stacked, level: int, back: int) -> Probe:
     """Return what reads (cos, sin) of the place, and y on the map, from a code, `back` frames before its last one."""
     presents = subject.presents
     s = subject.at(subject.learned, level, presents).flatten(0, 1)
-    truth = rows(targets(subject.world, subject.learned.factors), presents - back)
+    truth = targets(subject.world, rows(subject.learned.factors, presents - back))
     return Probe(s, torch.cat([truth["place"], truth["across"]], -1), subject.probe, PENALTY)
 
 
@@ -137,7 +131,7 @@ def _scores(subject: Stacked, level: int, horizon: int, imagined: Tensor, reader
     seen = readers[back](imagined[:, step - 1])
     lost = seen.new_tensor([1.0, 0.0, MIDDLE])  # what is guessed where a roll-out has left all numbers: as by chance
     seen = torch.where(seen.isfinite().all(-1, keepdim=True), seen.clamp(-1e6, 1e6), lost)
-    truth = rows(targets(subject.world, subject.tested.factors), subject.starts + horizon)
+    truth = targets(subject.world, rows(subject.tested.factors, subject.starts + horizon))
     error = (seen[:, :2] - truth["place"]).square().sum(-1).mean()
     r2 = float(1 - error / (truth["place"] - truth["place"].mean(0)).square().sum(-1).mean())
     along = angles(seen, truth["place"]) * LAP / (2 * math.pi)

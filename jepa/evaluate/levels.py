@@ -98,7 +98,8 @@ class Stacked:
         """Return clips with their codes; where those of frozen levels are known only the others are made."""
         below = self.below.get(name, [])
         if below:
-            return Clips([*below, *encoded(self.model, below[-1], len(below))], factors)
+            with torch.no_grad():
+                return Clips([*below, *self.model.encode(below[-1], len(below))], factors)
         return Clips(pictured(self.model, self.world, factors, name), factors)
 
 
@@ -140,12 +141,6 @@ def held_out_factors(world: Drive, held_out: HeldOut, frames: int) -> dict[str, 
 
 
 @torch.no_grad()
-def encoded(model: HJEPA, codes: Tensor, below: int) -> list[Tensor]:
-    """Return the codes of the levels above `below`, of codes [N, T, D] of the uppermost of them."""
-    return model.encode(codes, below) if below < len(model.levels) else []
-
-
-@torch.no_grad()
 def pictured(model: HJEPA, world: Drive, factors: dict[str, Tensor], name: str) -> list[Tensor]:
     """Return the codes of every level of clips with given factors; pixel noise is the same for all models.
 
@@ -174,17 +169,17 @@ def rows(factors: dict[str, Tensor], frames: Tensor) -> dict[str, Tensor]:
 
 
 def within_roads(
-    learned: tuple[Tensor, dict[str, Tensor]], tested: tuple[Tensor, dict[str, Tensor]], name: str, options: dict
+    learned: tuple[Tensor, Tensor], tested: tuple[Tensor, Tensor], roads: tuple[Tensor, Tensor], options: dict
 ) -> float:
     """Return the R² of a factor, read by a probe for each road: of what is on it no probe has to know the road.
 
-    Args: learned, tested: codes [N, D] and factors [N, F]; name: of the factor; options: of the probes.
+    Args: learned, tested: codes [N, D] and the factor [N, F]; roads: of both, [N, 1]; options: of the probes.
     """
-    (s, t), (s_test, t_test) = learned, tested
     found = []
-    for road in t["road"].unique():
-        own, other = (of["road"].squeeze(-1) == road for of in (t, t_test))
-        found.append(Probe(s[own], t[name][own], **options).r2(s_test[other], t_test[name][other]).mean())
+    for road in roads[0].unique():
+        own, other = (of.squeeze(-1) == road for of in roads)
+        probe = Probe(*(part[own] for part in learned), **options)
+        found.append(probe.r2(*(part[other] for part in tested)).mean())
     return float(torch.stack(found).mean())
 
 

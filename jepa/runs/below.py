@@ -13,15 +13,13 @@ from jepa.batches import Source, Trajectories
 from jepa.checkpoints import load, save
 from jepa.data import load as load_held_out
 from jepa.data import verify
-from jepa.evaluate.levels import held_out_factors, pictured, probe_factors
+from jepa.evaluate.levels import CHUNK, held_out_factors, pictured, probe_factors
 from jepa.hierarchy import HJEPA
 from jepa.runs.behavior import fingerprint
 from jepa.runs.config import Config
 from jepa.runs.levels import clip_frames, training_frames
 from jepa.runs.tasks import training_key
 from jepa.streams import generator_for
-
-CHUNK = 16  # clips that are drawn and encoded at a time
 
 
 def levels_below(task: Any) -> int:
