@@ -85,7 +85,7 @@ def test_pictures_show_the_whole_grid():
 @pytest.mark.parametrize("wrong", [(0, 1, 0.5), (1, 0, 0.5), (2, 2, 1.5)])
 def test_grids_that_make_no_sense_are_refused(wrong):
     rows, columns, loops = wrong
-    with pytest.raises(ValueError, match="^rows, columns, loops: expected"):
+    with pytest.raises(ValueError, match="^rows, columns, loops, shut: expected"):
         grid(3, rows, columns, generator(), loops)
     with pytest.raises(ValueError, match="^count: expected at least 1"):
         grid(0, 2, 2, generator())

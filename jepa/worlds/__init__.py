@@ -9,5 +9,6 @@ WORLDS = {  # name -> where it is, imported when it is made
     "fork": "jepa.worlds.fork:Fork",
     "crossing": "jepa.worlds.crossing:Crossing",
     "rooms": "jepa.worlds.rooms:Rooms",
+    "maze": "jepa.worlds.rooms:Maze",
     "drive": "jepa.worlds.drive:Drive",
 }

@@ -1,8 +1,9 @@
-"""Rooms: a dot among walls, seen from above. `Rooms` is the world; layouts, motion and pictures serve any rooms."""
+"""Rooms: a dot among walls, seen from above. `Rooms` and `Maze` are worlds; layouts, motion and pictures serve any rooms."""
 
 from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.layouts import Layouts
+from jepa.worlds.rooms.maze import Maze
 from jepa.worlds.rooms.tasks import Tasks
 from jepa.worlds.rooms.world import Rooms
 
-__all__ = ["Episodes", "Layouts", "Rooms", "Tasks"]
+__all__ = ["Episodes", "Layouts", "Maze", "Rooms", "Tasks"]

@@ -1,7 +1,8 @@
 """Grids of rooms: walls with a door each between neighbors, some of them shut, as another layout of the same world.
 
 Rooms are 8 units wide and high, walls 1 thick, doors 3 wide; a wall blocks where it is drawn. The open doors are those
-of a spanning tree, so that a way leads from every room to every other, and each other door with a given probability.
+of a spanning tree, so that a way leads from every room to every other, and each other door with a given probability. Of
+these others some may be shut *gates*: they block like a wall and are drawn like one, but a map shows them open.
 """
 
 from __future__ import annotations
@@ -18,32 +19,62 @@ OFFSET = 1.5  # how far a door is from the middle of its wall at most, in units
 LOOPS = 0.8  # probability of a door that the tree does not need
 
 
-def grid(count: int, rows: int, columns: int, generator: Generator, loops: float = LOOPS) -> Layouts:
+def grid(
+    count: int, rows: int, columns: int, generator: Generator, loops: float = LOOPS, shut: float = 0.0
+) -> Layouts:
     """Return layouts of rows × columns rooms, drawn on the generator's device.
 
     The bounds go from (0, 0) to the far walls; a picture shows a square with the outer walls and, in a grid that is no
     square, empty space beyond. Doors come in the order of `neighbors`, shut ones too: a shut door is a box like a wall,
     an open one a box without area outside the bounds.
 
-    Args: count: B; loops: probability that a door is open that no way needs.
-    Raises: ValueError for count, rows or columns < 1, or loops outside of [0, 1].
+    Args: count: B; loops: probability of a door that no way needs; shut: probability that such a door is a shut gate.
+    Raises: ValueError for count, rows or columns < 1, or loops or shut outside of [0, 1].
     """
     at_least_one(count)
-    if rows < 1 or columns < 1 or not 0 <= loops <= 1:
-        found = f"{rows}, {columns} and {loops}"
-        raise ValueError(f"rows, columns, loops: expected at least 1, 1 and a probability, found {found}")
+    if rows < 1 or columns < 1 or not (0 <= loops <= 1 and 0 <= shut <= 1):
+        found = f"{rows}, {columns}, {loops} and {shut}"
+        raise ValueError(f"rows, columns, loops, shut: expected at least 1, 1 and two probabilities, found {found}")
     pairs = neighbors(rows, columns, generator.device)
     offset, luck = torch.rand(2, count, len(pairs), generator=generator, device=generator.device)
-    opened = spanning_tree(count, rows * columns, pairs, generator) | (luck < loops)
+    tree = spanning_tree(count, rows * columns, pairs, generator)
+    opened, gates = tree | (luck < loops * (1 - shut)), ~tree & (luck >= loops * (1 - shut)) & (luck < loops)
+    return built(rows, columns, offset, opened, gates)
+
+
+def built(rows: int, columns: int, offset: Tensor, opened: Tensor, gates: Tensor) -> Layouts:
+    """Return the layouts of given doors.
+
+    Args: offset: [B, E] where the doors are in their walls, from 0 to 1, in the order of `neighbors`; opened: [B, E]
+        which are open, bool; gates: [B, E] which of the others are shut gates, bool.
+    """
+    count, pairs = len(offset), neighbors(rows, columns, offset.device)
     center, beside = _centers(pairs, columns), pairs[:, 0] // columns == pairs[:, 1] // columns
     along = torch.where(beside.unsqueeze(1), center.new_tensor([0.0, 1.0]), center.new_tensor([1.0, 0.0]))
     doors = center + (OFFSET * (2 * offset - 1)).unsqueeze(-1) * along
-    size = torch.tensor([columns, rows], device=generator.device) * (ROOM + WALL) - WALL
+    size = torch.tensor([columns, rows], device=offset.device) * (ROOM + WALL) - WALL
     solids = _solids(center, along, doors, opened)
     frame = torch.cat([torch.zeros_like(size), size]).expand(count, 4)
     side = float(size.max()) + WALL
     extent = size.new_tensor([-WALL, -WALL, side, side]).expand(count, 4)
-    return Layouts(frame, solids, torch.cat([solids, _outline(size).expand(count, 4, 4)], 1), doors, opened, extent)
+    drawn = torch.cat([solids, _outline(size).expand(count, 4, 4)], 1)
+    return Layouts(frame, solids, drawn, doors, opened, gates, extent)
+
+
+def mapped(layouts: Layouts, hidden: Tensor | None = None) -> Layouts:
+    """Return grids of rooms as a map shows them: shut gates look open. Args: hidden: [B, E] bool, of which gates."""
+    hidden = layouts.gates if hidden is None else layouts.gates & hidden
+    doors = layouts.doors.shape[1]
+
+    def removed(boxes: Tensor) -> Tensor:
+        """Return boxes [B, W, 4] without those of the hidden gates, which come after the 2 E walls beside doors."""
+        shown = boxes[:, 2 * doors : 3 * doors]
+        shown = torch.where(hidden.unsqueeze(-1), torch.full_like(shown, -WALL / 2), shown)
+        return torch.cat([boxes[:, : 2 * doors], shown, boxes[:, 3 * doors :]], 1)
+
+    return layouts._replace(
+        solids=removed(layouts.solids), drawn=removed(layouts.drawn), open=layouts.open | hidden, gates=layouts.gates & ~hidden
+    )
 
 
 def neighbors(rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:

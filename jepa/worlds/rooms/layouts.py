@@ -32,6 +32,7 @@ class Layouts(NamedTuple):
     drawn: Tensor  # [B, V, 4] boxes as they are drawn; they may overlap
     doors: Tensor  # [B, N, 2] centers of the doors
     open: Tensor  # [B, N] whether a door is open, bool
+    gates: Tensor  # [B, N] whether a door that is not open is a shut gate, which a map shows open, bool
     extent: Tensor  # [B, 4] what a picture shows
 
     def rows(self, index: Tensor | slice) -> Layouts:
@@ -64,6 +65,7 @@ def two_rooms(wall: Tensor, door: Tensor) -> Layouts:
         drawn=torch.cat([_wall(wall, door, HALF_WALL + RIM, HALF_DOOR + RIM, (edge, far)), _boxes(wall, *lines)], 1),
         doors=torch.stack([wall, door], -1).unsqueeze(1),
         open=torch.ones_like(wall, dtype=torch.bool).unsqueeze(1),
+        gates=torch.zeros_like(wall, dtype=torch.bool).unsqueeze(1),
         extent=_boxes(wall, (edge, edge, far, far)).squeeze(1),
     )
 

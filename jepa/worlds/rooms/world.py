@@ -85,11 +85,7 @@ class Rooms:
             raise ValueError(f"steps: expected at least 1, found {steps}")
         layouts = self.layouts(count // self.group, generator).repeat(self.group)
         positions, actions, blocked = self._walks(layouts, steps, generator)
-        frames = self.draw(layouts, positions)
-        of_group = frames.unflatten(0, (-1, self.group)).flatten(1, 2)
-        static = of_group.amin(1)  # as `jepa.static.separate` says, without a second copy of the frames
-        if self.subtract:
-            frames = of_group.sub_(static.unsqueeze(1)).view_as(frames)
+        frames, static = parted(self.draw(layouts, positions), self.group, self.subtract)
         wall, door = layouts.doors[:, 0].split(1, -1)
         factors = {"position": positions, "wall": wall, "door": door, "blocked": blocked.to(positions.dtype)}
         return Trajectories(frames, actions, static, factors)
@@ -140,3 +136,14 @@ class Rooms:
         time = first + torch.arange(steps + 1, device=start.device)
         rows = torch.arange(len(start), device=start.device).unsqueeze(1)
         return positions[rows, time], actions[rows, time[:, :-1]], blocked[rows, time[:, :-1]]
+
+
+def parted(frames: Tensor, group: int, subtract: bool) -> tuple[Tensor, Tensor]:
+    """Return frames [B, n, C, S, S], without their static part if `subtract`, and static parts [B/group, C, S, S].
+
+    A static part is the pixelwise minimum over all frames of a group, as `jepa.static.separate` says; frames are changed
+    in place, without a second copy of them.
+    """
+    of_group = frames.unflatten(0, (-1, group)).flatten(1, 2)
+    static = of_group.amin(1)
+    return (of_group.sub_(static.unsqueeze(1)).view_as(frames) if subtract else frames), static

@@ -1,0 +1,147 @@
+"""The world `maze`: a dot that walks through a grid of rooms, some of whose doors are gates that are shut."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.batches import Trajectories
+from jepa.worlds.rooms.episodes import Episodes
+from jepa.worlds.rooms.grid import DOOR, LOOPS, ROOM, WALL, grid, mapped
+from jepa.worlds.rooms.layouts import Layouts, at_least_one
+from jepa.worlds.rooms.motion import walk
+from jepa.worlds.rooms.pictures import VIEWS, draw
+from jepa.worlds.rooms.policies import TURN, directions
+from jepa.worlds.rooms.tasks import Tasks
+from jepa.worlds.rooms.world import parted
+
+MARGIN = 0.1  # of starts to walls, in units
+BESIDE = 3.0  # how far in front of or behind a door's middle a start near it is at most, in units
+
+
+@dataclass(frozen=True)
+class Maze:
+    """The world's constants; lengths are in units. Rooms are 8 wide, walls 1 thick, doors 3 wide."""
+
+    rooms: int = 3  # G, rows and columns
+    loops: float = LOOPS  # probability of a door that no way needs
+    shut: float = 0.7  # probability that such a door is a shut gate
+    resolution: int = 1  # pixels a unit
+    brightness: float = 2.0  # of the dot; a wall's is 1
+    subtract: bool = True  # whether frames of trajectories are without their static part
+    before: int = 20  # most steps that a walk has made when its trajectory begins
+    group: int = 8  # trajectories in succession that share a layout and its static part
+    step_limit: float = 1.0  # the longest step
+    sight: float = 0.0  # units within which a shut gate is seen by whoever acts; 0: wherever it is
+
+    of_tasks = ("rooms", "loops", "shut")  # constants that decide what tasks there are
+    factor_labels = {name: "predictable" for name in ("position", "blocked")}
+    collisions = "slide"  # along walls, in trajectories and in episodes
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers that describe no world."""
+        for name in ("rooms", "resolution", "group"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("loops", "shut"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a probability, found {getattr(self, name)}")
+        for name in ("before", "sight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
+        for name in ("brightness", "step_limit"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number above 0, found {getattr(self, name)}")
+
+    @property
+    def size(self) -> int:
+        """S, pixels a side."""
+        return self.resolution * int(self.rooms * (ROOM + WALL) + WALL)
+
+    @property
+    def static(self) -> tuple[int, int, int]:
+        """Shape of a static part: C, S, S."""
+        return VIEWS["channels"], self.size, self.size
+
+    @property
+    def widths(self) -> tuple[tuple[int, int, int], int, tuple[int, int, int]]:
+        """Shape of a picture, width of an action, shape of the next picture."""
+        return self.static, 2, self.static
+
+    def layouts(self, count: int, generator: Generator) -> Layouts:
+        """Return `count` layouts on the generator's device. Raises: ValueError for count < 1."""
+        return grid(count, self.rooms, self.rooms, generator, self.loops, self.shut)
+
+    def trajectories(self, count: int, steps: int, generator: Generator) -> Trajectories:
+        """Return trajectories drawn on the generator's device; every `group` of them in succession share a layout.
+
+        45 % of the starts are at doors, open or not, the others anywhere. The heading is a random walk, as in two rooms
+        (`jepa.worlds.rooms.policies.mixed`); a step's length is U(0, limit), in 30 % of the walks U(0.8, 1) · limit.
+
+        Args: count: B, a multiple of `group`; steps: T.
+        Returns: frames [B, T+1, C, S, S], without the static part if `subtract`; a [B, T, 2], what was commanded, in
+            units; static [B/group, C, S, S], the pixelwise minimum over all frames of a group; factors: position
+            [B, T+1, 2], in units, and blocked [B, T], 1 where something was in the way.
+        Raises: ValueError for a count that is no multiple of the group, or count or steps < 1.
+        """
+        at_least_one(count)
+        if count % self.group:
+            raise ValueError(f"count: expected a multiple of {self.group}, the trajectories of a group, found {count}")
+        if steps < 1:
+            raise ValueError(f"steps: expected at least 1, found {steps}")
+        layouts = self.layouts(count // self.group, generator).repeat(self.group)
+        start, actions = self._policy(layouts, steps + self.before, generator)
+        positions, blocked = walk(layouts, start, actions, self.collisions)
+        first = torch.randint(self.before + 1, (count, 1), generator=generator, device=start.device)
+        time = first + torch.arange(steps + 1, device=start.device)
+        rows = torch.arange(count, device=start.device).unsqueeze(1)
+        positions, a, blocked = positions[rows, time], actions[rows, time[:, :-1]], blocked[rows, time[:, :-1]]
+        frames, static = parted(self.draw(layouts, positions), self.group, self.subtract)
+        return Trajectories(frames, a, static, {"position": positions, "blocked": blocked.to(positions.dtype)})
+
+    def draw(self, layouts: Layouts, positions: Tensor) -> Tensor:
+        """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units."""
+        return draw(layouts, positions, self.size, self.brightness, "channels")
+
+    def episodes(self, tasks: Tasks, collisions: str = "slide", generator: Generator | None = None) -> Episodes:
+        """Return episodes in which one can act, each from its start; shut gates are seen within `sight`.
+
+        Args: tasks: N of them; collisions, generator: as for `jepa.worlds.rooms.motion.move`.
+        Raises: ValueError for tasks that cannot be done, an unknown name or a push without a generator.
+        """
+        return Episodes(tasks, self.draw, self.step_limit, collisions, generator)
+
+    def map(self, layouts: Layouts) -> Tensor:
+        """Return what a map shows, [B, C, S, S]: no dot, and shut gates open."""
+        nowhere = layouts.bounds.new_full((len(layouts.bounds), 1, 2), -1e3)
+        return self.draw(mapped(layouts), nowhere)[:, 0]
+
+    def uniform(self, layouts: Layouts, generator: Generator, margin: float = MARGIN) -> Tensor:
+        """Return points [B, 2] in rooms, at least a margin from their walls."""
+        count, device = len(layouts.bounds), generator.device
+        room = torch.randint(self.rooms, (count, 2), generator=generator, device=device)
+        within = margin + (ROOM - 2 * margin) * torch.rand(count, 2, generator=generator, device=device)
+        return room * (ROOM + WALL) + within
+
+    def _policy(self, layouts: Layouts, steps: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return starts [B, 2] and actions [B, T, 2]."""
+        count, like = len(layouts.bounds), {"generator": generator, "device": generator.device}
+        start = self.uniform(layouts, generator)
+        if doors := layouts.doors.shape[1]:
+            which = torch.randint(doors, (count,), **like)
+            rows = torch.arange(count, device=generator.device)
+            across, along, kind = torch.rand(3, count, **like)
+            side = torch.where(across < 0.5, -1.0, 1.0)
+            beside = side * (WALL / 2 + MARGIN + (BESIDE - WALL / 2 - MARGIN) * (2 * across - 1).abs())
+            offset = (2 * along - 1) * (DOOR / 2 + 0.5)
+            level = which < doors // 2  # doors between rooms side by side come first
+            shift = torch.where(level.unsqueeze(1), torch.stack([beside, offset], 1), torch.stack([offset, beside], 1))
+            start = torch.where(kind.unsqueeze(1) < 0.45, layouts.doors[rows, which] + shift, start)
+        turns = TURN * torch.randn(count, steps, **like)
+        turns[:, 0] = 2 * math.pi * torch.rand(count, **like)
+        length, quick = torch.rand(count, steps, **like), torch.rand(count, 1, **like)
+        length = self.step_limit * torch.where(quick < 0.3, 0.8 + 0.2 * length, length)
+        return start, length.unsqueeze(-1) * directions(turns.cumsum(1))
