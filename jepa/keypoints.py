@@ -21,14 +21,17 @@ class Keypoints(nn.Module):
     """Each pair of numbers is the centroid of a heat map, (s_1, s_2) = Σ_p p softmax(β h(x))_p (Finn et al. 2016).
 
     h = conv(ReLU(conv(x))) at half the resolution. With `positive` all weights are above 0 at first, so that bright is
-    where the heat is: of ten starts without it one settles on "anywhere but there" and never leaves.
+    where the heat is: of ten starts without it one settles on "anywhere but there" and never leaves. With `symmetric`
+    the weights are those of their mirror images, too: a heat map that knows no left from right puts its centroid where
+    the thing is, and not beside it, which no loss would see.
     """
 
     def __init__(
-        self, inputs: Shape, outputs: int = 2, channels: int = 8, sharpness: float = 4.0, positive: bool = True
-    ) -> None:
+        self, inputs: Shape, outputs: int = 2, channels: int = 8, sharpness: float = 4.0, positive: bool = True,
+        symmetric: bool = False,
+    ) -> None:  # fmt: skip
         """Args: inputs: C, H, W; outputs: D, two numbers a keypoint; channels: of the first convolution; sharpness: β;
-        positive: whether the first weights are above 0.
+        positive: whether the first weights are above 0; symmetric: whether weights are averaged over mirror images.
 
         Raises: ValueError if there are no pixels, D is not even, or a number is not above 0.
         """
@@ -38,7 +41,7 @@ class Keypoints(nn.Module):
             raise ValueError(f"outputs: expected two numbers a keypoint, found {outputs}")
         if channels < 1 or not sharpness > 0:
             raise ValueError(f"channels, sharpness: expected numbers above 0, found {channels}, {sharpness}")
-        self.outputs, self.sharpness = outputs, sharpness
+        self.outputs, self.sharpness, self.symmetric = outputs, sharpness, symmetric
         self.features = nn.Conv2d(inputs[0], channels, 5, stride=2, padding=2)
         self.heat = nn.Conv2d(channels, outputs // 2, 3, padding=1)
         if positive:
@@ -53,5 +56,12 @@ class Keypoints(nn.Module):
         """Return s [B, D] of x [B, C, H, W]. Raises: ValueError for another shape."""
         check_pixels(x, self.inputs)
         x = x.contiguous(memory_format=torch.channels_last)  # on a CPU half the time for so few channels
-        heat = self.heat(self.features(x).relu()).flatten(2)  # [B, D/2, P]
+        heat = self._convolved(self.heat, self._convolved(self.features, x).relu()).flatten(2)  # [B, D/2, P]
         return ((self.sharpness * heat).softmax(-1) @ self.places).flatten(1)
+
+    def _convolved(self, layer: nn.Conv2d, x: Tensor) -> Tensor:
+        """Return what a layer makes of x, with weights that are averaged over mirror images if asked."""
+        if not self.symmetric:
+            return layer(x)
+        across = (layer.weight + layer.weight.flip(3)) / 2
+        return nn.functional.conv2d(x, (across + across.flip(2)) / 2, layer.bias, layer.stride, layer.padding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,58 @@ from torch import Tensor, nn
 from jepa.bound import Bound, check_static
 from jepa.encoders import Shape, perceptron
 from jepa.keypoints import UNIT
+
+
+class Look(nn.Sequential):
+    """Features of maps, and what is read of them at places: bilinearly between the pixels of the features."""
+
+    def __init__(self, static: Shape, channels: Sequence[int], strides: Sequence[int] = ()) -> None:
+        """Args: static: C, H, W of a map; channels: of the convolutions; strides: of each, 1 where none is given.
+
+        Raises: ValueError for a map without pixels, another number of strides, or features too few to read between.
+        """
+        if isinstance(static, int):
+            raise ValueError(f"static: expected a map, C, H, W, found a width of {static}")
+        strides = tuple(strides) or (1,) * len(channels)
+        if len(strides) != len(channels) or min(strides) < 1:
+            raise ValueError(f"strides: expected {len(channels)} of at least 1, found {list(strides)}")
+        layers: list[nn.Module] = []
+        for wide, narrow, stride in zip([static[0], *channels[:-1]], channels, strides, strict=True):
+            layers += [nn.Conv2d(wide, narrow, 3, stride, padding=1), nn.ReLU()]
+        super().__init__(*layers[:-1])
+        self.static, self.outputs, self.scale = tuple(static), channels[-1] + 2, math.prod(strides)
+        self.sides = tuple(-(-side // self.scale) for side in static[1:])  # H', W' of the features
+        if min(self.sides) < 2:
+            raise ValueError(f"static: expected at least 2 pixels a side to read between, found {list(static)}")
+
+    def forward(self, static: Tensor) -> Tensor:
+        """Return features [G, H' W', F] of maps static [G, C, H, W]. Raises: ValueError for another shape."""
+        check_static(static, self.static)
+        features = super().forward(static.contiguous(memory_format=torch.channels_last))  # [G, F, H', W']
+        return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def at(self, maps: Tensor, rows: Tensor, s: Tensor) -> Tensor:
+        """Return what is read at places s [B, K, 2 J] of the maps [G, H' W', F] of rows [B]: [B, K, J (F + 2)].
+
+        Beside the features it is where in its pixel a place is, from −1/2 to 1/2 across and down.
+        """
+        (height, width), middle = self.sides, s.new_tensor([(side - 1) / 2 for side in self.static[:0:-1]])
+        last = s.new_tensor([width - 1, height - 1])
+        pixel = s.unflatten(-1, (-1, 2)) * UNIT + middle  # [B, K, J, 2]
+        pixel = torch.minimum((pixel if self.scale == 1 else pixel / self.scale).clamp_min(0), last)
+        # a state that is no number has no pixel, and what is read there is none either
+        corner = torch.minimum(pixel.detach().floor(), last - 1).clamp_min(0).nan_to_num()
+        within = pixel - corner  # [B, K, J, 2] from 0 to 1
+        index = (corner[..., 1] * width + corner[..., 0]).long() + rows.view(-1, 1, 1) * (height * width)
+        flat, (right, down) = maps.flatten(0, 1), within.split(1, -1)
+
+        def at(offset: int) -> Tensor:
+            """Return features [B, K, J, F] at a corner of the pixels."""
+            return flat.index_select(0, (index + offset).flatten()).unflatten(0, index.shape)
+
+        above = torch.lerp(at(0), at(1), right)
+        below = torch.lerp(at(width), at(width + 1), right)
+        return torch.cat([torch.lerp(above, below, down), within - 0.5], -1).flatten(2)
 
 
 class MapReader(nn.Module):
@@ -39,23 +92,15 @@ class MapReader(nn.Module):
         """
         super().__init__()
         _check(inputs, outputs, static, channels, [*hidden, limit, reach])
-        if min(static[1:]) < 2:
-            raise ValueError(f"static: expected at least 2 pixels a side to read between, found {list(static)}")
         if inputs % 2:
             raise ValueError(f"inputs: expected two numbers a keypoint, found {inputs}")
-        self.static, self.limit, self.reach = tuple(static), limit, reach
-        layers: list[nn.Module] = []
-        for wide, narrow in zip([static[0], *channels[:-1]], channels, strict=True):
-            layers += [nn.Conv2d(wide, narrow, 3, padding=1), nn.ReLU()]
-        self.map = nn.Sequential(*layers[:-1])
-        read = (channels[-1] + 2) * inputs // 2
-        self.motion = _motion([read + action + latent, *hidden, outputs])
+        self.limit, self.reach = limit, reach
+        self.map = Look(static, channels)
+        self.motion = motion([self.map.outputs * inputs // 2 + action + latent, *hidden, outputs])
 
     def bind(self, static: Tensor) -> Bound:
         """Return the step on maps static [G, C, H, W], each of B/G trajectories. Raises: ValueError for a shape."""
-        check_static(static, self.static)
-        features = self.map(static.contiguous(memory_format=torch.channels_last))  # [G, F, H, W]
-        return Bound(self._step, features.permute(0, 2, 3, 1).flatten(1, 2))
+        return Bound(self._step, self.map(static))
 
     def forward(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """Raises: ValueError, because it is told no map."""
@@ -63,25 +108,9 @@ class MapReader(nn.Module):
 
     def _step(self, maps: Tensor, rows: Tensor, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
         """Return s̃ [B, K, D] of s [B, K, D] on the maps [G, H W, F] of rows [B]."""
-        height, width = self.static[1:]
-        s = s.unflatten(-1, (-1, 2))  # [B, K, J, 2]
-        middle = s.new_tensor([(width - 1) / 2, (height - 1) / 2])
-        pixel = torch.minimum((s * UNIT + middle).clamp_min(0), 2 * middle)
-        # a state that is no number has no pixel, and what is read there is none either
-        corner = torch.minimum(pixel.detach().floor(), 2 * middle - 1).clamp_min(0).nan_to_num()
-        within = pixel - corner  # [B, K, J, 2] from 0 to 1
-        index = (corner[..., 1] * width + corner[..., 0]).long() + rows.view(-1, 1, 1) * (height * width)
-        flat, (right, down) = maps.flatten(0, 1), within.split(1, -1)
-
-        def at(offset: int) -> Tensor:
-            """Return features [B, K, J, F] at a corner of the pixels."""
-            return flat.index_select(0, (index + offset).flatten()).unflatten(0, index.shape)
-
-        above = torch.lerp(at(0), at(1), right)
-        below = torch.lerp(at(width), at(width + 1), right)
-        read = torch.cat([torch.lerp(above, below, down), within - 0.5], -1).flatten(2)
+        read = self.map.at(maps, rows, s)
         told = [part.expand(*read.shape[:2], -1) for part in (a / self.limit, z)]
-        return s.flatten(-2) + self.reach * self.motion(torch.cat([read, *told], -1))
+        return s + self.reach * self.motion(torch.cat([read, *told], -1))
 
 
 class MapCode(nn.Module):
@@ -118,7 +147,7 @@ class MapCode(nn.Module):
             layers += [nn.Conv2d(wide, narrow, 3, stride=2, padding=1), nn.ReLU()]
             height, width = (height + 1) // 2, (width + 1) // 2
         self.map = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, code))
-        self.motion = _motion([inputs + code + action + latent, *hidden, outputs])
+        self.motion = motion([inputs + code + action + latent, *hidden, outputs])
 
     def bind(self, static: Tensor) -> Bound:
         """Return the step on maps static [G, C, H, W], each of B/G trajectories. Raises: ValueError for a shape."""
@@ -135,7 +164,7 @@ class MapCode(nn.Module):
         return s + self.reach * self.motion(torch.cat([s, *told], -1))
 
 
-def _motion(widths: Sequence[int]) -> nn.Module:
+def motion(widths: Sequence[int]) -> nn.Module:
     """Return the perceptron of a step, with a small last layer, so that at first nothing moves much."""
     made = perceptron(widths, nn.ReLU)
     with torch.no_grad():

@@ -52,7 +52,7 @@ def test_features_are_read_as_grid_sample_does(size):
     side = torch.tensor([size[2] - 1, size[1] - 1])
     pixel = s * UNIT + side / 2
     grid = (2 * pixel / side - 1).unsqueeze(1)
-    features = reader.map(static)
+    features = reader.map(static).unflatten(1, size[1:]).movedim(-1, 1)
     options = {"mode": "bilinear", "padding_mode": "border", "align_corners": True}
     expected = nn.functional.grid_sample(features, grid, **options)[:, :, 0].transpose(1, 2)
     beyond = (pixel != pixel.clamp(min=torch.zeros(2), max=side)).any(-1)

@@ -13,6 +13,7 @@ from jepa.planning.actions import Box
 from jepa.predictors import Step, rollout
 
 PlanCost = Callable[[Tensor, Tensor], Tensor]  # (s̃ [B, K, T, D], a [B, K, T, A]) -> [B, K]
+Passage = Callable[[Tensor, Tensor, Tensor], Tensor]  # (s [B, K, D], s̃ [B, K, D], a [B or 1, K, A]) -> [B, K]
 Minimizer = Callable[[Cost, Tensor, Generator, Project], Minimum]  # (cost, start [B, N], generator, project)
 
 
@@ -27,6 +28,7 @@ class Level(NamedTuple):
     up: Callable[[Tensor], Tensor] | None = None  # s of the level below -> s of this one; None on the lowest
     rows: Callable[[Tensor], Level] | None = None  # index [n] -> the level of these episodes; None: all share it
     latent: int = 0  # Z, width of z, which is 0 in a plan
+    passage: Passage | None = None  # what a step costs beyond its length, for `search`; infinity forbids it
 
 
 class Tree(NamedTuple):
@@ -55,12 +57,12 @@ def selected(level: Level, index: Tensor) -> Level:
 
 
 def episodic(level: Level) -> Level:
-    """Return a level of episodes that differ: its `rows` select in the cost, and in the step where that has `rows`."""
+    """Return a level of episodes that differ: its `rows` select in the cost, and where they have `rows` in step, passage."""
 
     def rows(index: Tensor) -> Level:
         """Return the level of the episodes index [n]."""
-        step = level.step.rows(index) if hasattr(level.step, "rows") else level.step
-        return episodic(level._replace(step=step, cost=level.cost.rows(index)))
+        step, passage = (part.rows(index) if hasattr(part, "rows") else part for part in (level.step, level.passage))
+        return episodic(level._replace(step=step, cost=level.cost.rows(index), passage=passage))
 
     return level._replace(rows=rows)
 

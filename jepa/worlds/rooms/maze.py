@@ -78,8 +78,9 @@ class Maze:
     def trajectories(self, count: int, steps: int, generator: Generator) -> Trajectories:
         """Return trajectories drawn on the generator's device; every `group` of them in succession share a layout.
 
-        45 % of the starts are at doors, open or not, the others anywhere. The heading is a random walk, as in two rooms
-        (`jepa.worlds.rooms.policies.mixed`); a step's length is U(0, limit), in 30 % of the walks U(0.8, 1) · limit.
+        45 % of the starts are at doors, open or not, the others anywhere. The heading is a random walk with turns
+        N(0, 0.45²) rad, in half of the walks drawn anew after half of the blocked steps; a step's length is U(0, limit), in 30 % of the walks
+        U(0.8, 1) · limit.
 
         Args: count: B, a multiple of `group`; steps: T.
         Returns: frames [B, T+1, C, S, S], without the static part if `subtract`; a [B, T, 2], what was commanded, in
@@ -93,11 +94,10 @@ class Maze:
         if steps < 1:
             raise ValueError(f"steps: expected at least 1, found {steps}")
         layouts = self.layouts(count // self.group, generator).repeat(self.group)
-        start, actions = self._policy(layouts, steps + self.before, generator)
-        positions, blocked = walk(layouts, start, actions, self.collisions)
-        first = torch.randint(self.before + 1, (count, 1), generator=generator, device=start.device)
-        time = first + torch.arange(steps + 1, device=start.device)
-        rows = torch.arange(count, device=start.device).unsqueeze(1)
+        positions, actions, blocked = self._walks(layouts, steps + self.before, generator)
+        first = torch.randint(self.before + 1, (count, 1), generator=generator, device=generator.device)
+        time = first + torch.arange(steps + 1, device=generator.device)
+        rows = torch.arange(count, device=generator.device).unsqueeze(1)
         positions, a, blocked = positions[rows, time], actions[rows, time[:, :-1]], blocked[rows, time[:, :-1]]
         frames, static = parted(self.draw(layouts, positions), self.group, self.subtract)
         return Trajectories(frames, a, static, {"position": positions, "blocked": blocked.to(positions.dtype)})
@@ -126,22 +126,35 @@ class Maze:
         within = margin + (ROOM - 2 * margin) * torch.rand(count, 2, generator=generator, device=device)
         return room * (ROOM + WALL) + within
 
-    def _policy(self, layouts: Layouts, steps: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return starts [B, 2] and actions [B, T, 2]."""
+    def _walks(self, layouts: Layouts, steps: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return positions [B, T+1, 2], actions [B, T, 2] and blocked [B, T]."""
         count, like = len(layouts.bounds), {"generator": generator, "device": generator.device}
-        start = self.uniform(layouts, generator)
-        if doors := layouts.doors.shape[1]:
-            which = torch.randint(doors, (count,), **like)
-            rows = torch.arange(count, device=generator.device)
-            across, along, kind = torch.rand(3, count, **like)
-            side = torch.where(across < 0.5, -1.0, 1.0)
-            beside = side * (WALL / 2 + MARGIN + (BESIDE - WALL / 2 - MARGIN) * (2 * across - 1).abs())
-            offset = (2 * along - 1) * (DOOR / 2 + 0.5)
-            level = which < doors // 2  # doors between rooms side by side come first
-            shift = torch.where(level.unsqueeze(1), torch.stack([beside, offset], 1), torch.stack([offset, beside], 1))
-            start = torch.where(kind.unsqueeze(1) < 0.45, layouts.doors[rows, which] + shift, start)
+        positions, done, met = [self._starts(layouts, generator)], [], []
         turns = TURN * torch.randn(count, steps, **like)
-        turns[:, 0] = 2 * math.pi * torch.rand(count, **like)
-        length, quick = torch.rand(count, steps, **like), torch.rand(count, 1, **like)
+        anew, length = 2 * math.pi * torch.rand(count, steps, **like), torch.rand(count, steps, **like)
+        luck, (quick, turning) = torch.rand(count, steps, **like), torch.rand(2, count, 1, **like)
         length = self.step_limit * torch.where(quick < 0.3, 0.8 + 0.2 * length, length)
-        return start, length.unsqueeze(-1) * directions(turns.cumsum(1))
+        heading = anew[:, 0]
+        for t in range(steps):
+            a = length[:, t : t + 1] * directions(heading)
+            way, hit = walk(layouts, positions[-1], a.unsqueeze(1), self.collisions)
+            positions.append(way[:, 1])
+            done.append(a)
+            met.append(hit[:, 0])
+            heading = torch.where(met[-1] & (luck[:, t] < 0.5) & (turning[:, 0] < 0.5), anew[:, t], heading + turns[:, t])
+        return torch.stack(positions, 1), torch.stack(done, 1), torch.stack(met, 1)
+
+    def _starts(self, layouts: Layouts, generator: Generator) -> Tensor:
+        """Return starts [B, 2], many of them at doors."""
+        count, like = len(layouts.bounds), {"generator": generator, "device": generator.device}
+        anywhere, doors = self.uniform(layouts, generator), layouts.doors.shape[1]
+        if not doors:
+            return anywhere
+        which, rows = torch.randint(doors, (count,), **like), torch.arange(count, device=generator.device)
+        across, along, kind = torch.rand(3, count, **like)
+        side = torch.where(across < 0.5, -1.0, 1.0)
+        beside = side * (WALL / 2 + MARGIN + (BESIDE - WALL / 2 - MARGIN) * (2 * across - 1).abs())
+        offset = (2 * along - 1) * (DOOR / 2 + 0.5)
+        level = which < doors // 2  # doors between rooms side by side come first
+        shift = torch.where(level.unsqueeze(1), torch.stack([beside, offset], 1), torch.stack([offset, beside], 1))
+        return torch.where(kind.unsqueeze(1) < 0.45, layouts.doors[rows, which] + shift, anywhere)

@@ -1,0 +1,172 @@
+"""Hierarchical control of many episodes at once: plan above, pursue below, look, and plan again where it did not go.
+
+Who plans again when: a level does when its plan is done, when the level below could not meet a condition of its plan, or
+when the level above asks for something else. Near the goal the lowest level goes on alone, one step at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.planning.costs import Distance
+from jepa.planning.hierarchical.course import Course, Rules
+from jepa.planning.hierarchical.memory import Memory
+from jepa.planning.hierarchical.proposals import Lower, Proposal, Rounds, propose
+from jepa.planning.hierarchical.pursuit import raised, toward
+from jepa.planning.level import Level, episodic, selected
+from jepa.planning.search import Search
+
+
+@dataclass(frozen=True)
+class Settings:
+    """When to plan and how much to think.
+
+    Raises: ValueError for numbers below what they can be.
+    """
+
+    steps: int = 80  # of an episode
+    arrived: float = 0.0  # distance from the goal at which an episode rests, in the unit of s
+    near: float = 0.0  # distance from the goal up to which the lowest level goes on alone
+    rounds: Rounds = Rounds()
+    experience: bool = True  # whether what failed in the world is kept for the episode
+    weight: float = 10.0  # of a transition that failed, in steps of the upper level
+    spread: float = 1.0  # of what failed, in the unit of s
+    plans: int = 40  # most plans of an episode, of the highest level
+    budget: int | None = None  # evaluations of all levels in an episode at most, beyond which no more plans are made
+    keep: bool = False  # whether all plans are kept, to be looked at
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("arrived", 0), ("near", 0), ("plans", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"settings.{name}: expected at least {least}, found {getattr(self, name)!r}")
+        if self.budget is not None and self.budget < 1:
+            raise ValueError(f"settings.budget: expected at least 1, found {self.budget!r}")
+
+
+class Log(NamedTuple):
+    """What was done in B episodes of T steps, with L levels."""
+
+    actions: Tensor  # [B, T, A]
+    states: Tensor  # [B, T+1, D] codes of what was seen
+    plans: Tensor  # [B] of the highest level
+    evaluations: Tensor  # [B, L] states that the step of each level was asked for, imagination included
+    failed: Tensor  # [B] conditions that were not met in the world
+    kept: list[Kept]
+
+
+class Kept(NamedTuple):
+    """A plan that was made."""
+
+    step: int  # of the episodes
+    rows: Tensor  # [n] episodes that it was made for
+    start: Tensor  # [n, D]
+    proposal: Proposal
+
+
+@dataclass
+class Hierarchy:
+    """Two levels and how they go together: the upper one searches, the lower one pursues."""
+
+    upper: Level
+    search: Search
+    lower: Lower
+    goal: Tensor  # [B, D]
+    memory: Memory = field(init=False)
+
+
+def control(acting: Any, encode: Callable[[Tensor], Tensor], of: Hierarchy, generator: Generator, settings: Settings) -> Log:
+    """Return what was done in a batch of episodes, all of which take `settings.steps` steps.
+
+    Args: acting: B episodes (`jepa.worlds.base.Acting`); encode: what is seen [B, …] -> s [B, D]; of: the levels, with
+        the goals; generator: of the planners.
+    Raises: ValueError for no episodes, or as the planners do.
+    """
+    with torch.no_grad():
+        s = encode(acting.observe())
+        if not len(s):
+            raise ValueError("acting: expected at least one episode, found none")
+        state = _State(of, s, settings)
+        for _ in range(settings.steps):
+            s = encode(acting.act(state.decide(s, generator)))
+            state.seen(s)
+    return state.log()
+
+
+class _State:
+    """The plans of a batch of episodes, and where in them each is."""
+
+    def __init__(self, of: Hierarchy, s: Tensor, settings: Settings) -> None:
+        self._of, self._settings = of, settings
+        self._memory = Memory.empty(raised(of.lower.level, s), settings.weight, settings.spread)
+        zero = torch.zeros(len(s), dtype=torch.long, device=s.device)
+        above = raised(of.lower.level, s)
+        self._course = Course(above, above.new_zeros(len(s), 1, above.shape[1]), zero, of.lower.rules)
+        self._plans, self._failed = zero.clone(), zero.clone()
+        self._evaluations = torch.zeros(len(s), 2, dtype=torch.long, device=s.device)
+        self._followed = torch.zeros(len(s), dtype=torch.bool, device=s.device)
+        self._done: list[Tensor] = []
+        self._states, self._kept = [s], []
+
+    def decide(self, s: Tensor, generator: Generator) -> Tensor:
+        """Return the next actions [B, A]."""
+        settings, course = self._settings, self._course
+        distance = (raised(self._of.lower.level, s) - self._of.goal).norm(dim=-1)
+        arrived = distance <= settings.arrived
+        close = distance <= settings.near
+        spent = self._plans >= settings.plans
+        if settings.budget is not None:
+            spent |= self._evaluations.sum(1) >= settings.budget
+        due = ~arrived & ~close & ~course.active & ~spent
+        if due.any():
+            self._plan(due.nonzero()[:, 0], s, generator)
+        self._followed = ~arrived & ~close & course.active
+        target = self._of.goal.clone()
+        rows = self._followed.nonzero()[:, 0]
+        target[rows] = course.target(rows)
+        a = s.new_zeros(len(s), self._of.lower.level.actions.width)
+        rows = (~arrived).nonzero()[:, 0]
+        if len(rows):
+            moves = self._of.lower.moves
+            a[rows], _ = toward(selected(self._of.lower.level, rows), s[rows], target[rows], moves)
+            self._evaluations[rows, 0] += len(moves)
+        self._done.append(a)
+        return a
+
+    def seen(self, s: Tensor) -> None:
+        """Compare what is seen with what was asked for."""
+        rows = self._followed.nonzero()[:, 0]
+        self._course.seen(rows, raised(self._of.lower.level, s[rows]))
+        failed = rows[self._course.unmet[rows]]
+        self._failed[failed] += 1
+        if self._settings.experience and len(failed):
+            self._memory = self._memory.added(failed, *self._course.asked(failed))
+        self._states.append(s)
+
+    def log(self) -> Log:
+        """Return what was done."""
+        actions, states = torch.stack(self._done, 1), torch.stack(self._states, 1)
+        return Log(actions, states, self._plans, self._evaluations, self._failed, self._kept)
+
+    def _plan(self, rows: Tensor, s: Tensor, generator: Generator) -> None:
+        """Make plans for some episodes."""
+        of, settings = self._of, self._settings
+        lower = of.lower._replace(level=selected(of.lower.level, rows))
+        start = raised(of.lower.level, s[rows])
+        left = None if settings.budget is None else settings.budget - self._evaluations[rows].sum(1)
+        memory = self._memory.rows(rows)
+        goal = Distance(of.goal[rows])
+        upper = selected(of.upper, rows)
+        proposal, memory = propose((upper, of.search), lower, start, generator, memory, settings.rounds, left)
+        if settings.experience:
+            self._memory = self._memory.replaced(rows, memory)
+        self._course.replace(rows, start, proposal.states, proposal.length)
+        self._plans[rows] += 1
+        self._evaluations[rows, 1] += proposal.upper
+        self._evaluations[rows, 0] += proposal.lower
+        if settings.keep:
+            self._kept.append(Kept(len(self._done), rows, start, proposal))
