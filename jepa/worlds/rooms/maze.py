@@ -135,10 +135,19 @@ class Maze:
     def episodes(self, tasks: Tasks, collisions: str = "slide", generator: Generator | None = None) -> Episodes:
         """Return episodes in which one can act, each from its start; shut gates are seen within `sight`.
 
+        The walls that a dot meets are the true ones, whatever is seen.
+
         Args: tasks: N of them; collisions, generator: as for `jepa.worlds.rooms.motion.move`.
         Raises: ValueError for tasks that cannot be done, an unknown name or a push without a generator.
         """
-        return Episodes(tasks, self.draw, self.step_limit, collisions, generator)
+        seen = self.seen if self.sight else None
+        return Episodes(tasks, self.draw, self.step_limit, collisions, generator, seen)
+
+    def seen(self, layouts: Layouts, positions: Tensor) -> Layouts:
+        """Return layouts as they look to dots at positions [B, 2]: shut gates whose middle is farther than `sight` look
+        open, none where that is 0."""
+        far = (layouts.doors - positions.unsqueeze(1)).norm(dim=-1) > (self.sight or math.inf)
+        return mapped(layouts, far)
 
     def map(self, layouts: Layouts) -> Tensor:
         """Return what a map shows, [B, C, S, S]: no dot, and shut gates open."""
