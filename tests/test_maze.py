@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,16 @@ from scipy import stats
 from jepa.data import load, write
 from jepa.runs.config import Part
 from jepa.runs.data import made_by
-from jepa.worlds.rooms import Maze
+from jepa.static import moving, separate
+from jepa.worlds.base import Acting
+from jepa.worlds.rooms import Maze, Tasks
 from jepa.worlds.rooms.geodesic import geodesic
-from jepa.worlds.rooms.grid import mapped, neighbors
+from jepa.worlds.rooms.grid import built, mapped, neighbors
 from jepa.worlds.rooms.maze_tasks import misleading
-from jepa.worlds.rooms.motion import touches
+from jepa.worlds.rooms.motion import obstacles, touches, walk, within
+from jepa.worlds.rooms.pictures import draw_dots
 from jepa.worlds.rooms.reach import reachable
+from jepa.worlds.rooms.success import any_within_radius
 
 WORLD = Maze(group=4)
 
@@ -26,6 +32,107 @@ def stored(world, count, seed, folder):
     arrays = world.integers(count, np.random.RandomState(seed))
     write(folder, arrays, world.quanta, {"world": {"name": "maze"}})
     return arrays, load(folder)
+
+
+def corridor(*kinds):
+    """Return a row of rooms, with doors in the middle: "open", "gate" or "wall"."""
+    kinds = np.array([kinds])
+    opened, gates = (torch.from_numpy(kinds == kind) for kind in ("open", "gate"))
+    return built(1, kinds.shape[1] + 1, torch.full(kinds.shape, 0.5), opened, gates)
+
+
+@pytest.mark.parametrize("resolution", [1, 2])
+def test_pictures_show_walls_and_shut_gates_and_maps_show_gates_open(resolution):
+    world = Maze(rooms=2, resolution=resolution)
+    opened, gates = torch.tensor([[True, False, False, True]]), torch.tensor([[False, True, False, False]])
+    layouts = built(2, 2, torch.tensor([[1.0, 2, 1, 2]]) / 3, opened, gates)  # doors begin at whole units
+    walls = torch.zeros(19, 19)
+    walls[[0, 9, 18]] = walls[:, [0, 9, 18]] = 1
+    walls[3:6, 9] = walls[9, 13:16] = 0  # from y = 2 to 5, from x = 12 to 15, where pixel 0 is from −1 to 0
+    expected = walls.clone()
+    expected[13:16, 9] = 0
+    positions = torch.tensor([[[3.0, 5.0], [8.5, 13.0]]])
+    pictures, shown = world.draw(layouts, positions)[0], world.map(layouts)[0]
+    assert pictures[0].shape == shown.shape == world.static and world.widths == (world.static, 2, world.static)
+    large = torch.ones(resolution, resolution)
+    for found, wanted in ((pictures[0, 1], walls), (pictures[1, 1], walls), (shown[1], expected)):
+        torch.testing.assert_close(found, torch.kron(wanted, large), atol=1e-4, rtol=0)
+    assert torch.equal(pictures[:, 0], 2 * draw_dots(layouts, positions, world.size)[0])
+    assert float(shown[0].abs().max()) == 0
+
+
+def test_trajectories_share_a_layout_by_groups_and_obey_its_walls():
+    world = Maze(group=4, subtract=False)
+    found = world.trajectories(200, 15, generator())
+    position, blocked = found.factors["position"], found.factors["blocked"].bool()
+    assert found.frames.shape == (200, 16, 2, 28, 28) and found.static.shape == (50, 2, 28, 28)
+    assert (
+        found.a.shape == (200, 15, 2)
+        and blocked.shape == (200, 15)
+        and found.factors.keys() == world.factor_labels.keys()
+    )
+    layouts = world.layouts(50, generator())  # what it draws first
+    shown = world.draw(layouts, position[::4])
+    assert torch.equal(found.static[:, 1], shown[:, 0, 1])  # shut gates, too
+    layouts = layouts.repeat(4)
+    assert torch.equal(found.frames, world.draw(layouts, position))
+    assert not any(within(obstacles(layouts), p).any() for p in position.unbind(1))
+    smaller = obstacles(layouts) + 0.01 * torch.tensor([1.0, 1, -1, -1])
+    assert not any(
+        touches(smaller, p, q).any() for p, q in zip(position.unbind(1), position.unbind(1)[1:], strict=False)
+    )
+    assert 0.3 < float(blocked.double().mean()) < 0.7  # also where a dot slides on along a wall
+    moved = position.diff(dim=1) - found.a
+    assert float(moved[~blocked].abs().max()) < 2.0**-9 < float(moved[blocked].norm(dim=-1).median())
+    assert float(found.a.norm(dim=-1).max()) <= 1 + 1e-5
+    changed = ((position + 0.5) / 9).floor().diff(dim=1).any(-1)
+    assert 0.1 < float(changed.any(1).double().mean())  # many get through doors
+
+
+def test_trajectories_are_decided_by_their_generator_and_parted():
+    one, two, other = (WORLD.trajectories(40, 12, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one.frames, two.frames) and torch.equal(one.a, two.a) and not torch.equal(one.a, other.a)
+    whole = Maze(group=4, subtract=False).trajectories(40, 12, generator())
+    again = one.frames + one.static.repeat_interleave(4, 0).unsqueeze(1)
+    torch.testing.assert_close(again, whole.frames, atol=1e-6, rtol=0)
+    assert float(one.frames.min()) == 0 and not one.frames[:, :, 1].any()
+    hidden = Maze(group=4, sight=3.0).trajectories(40, 12, generator())
+    assert torch.equal(hidden.static, one.static) and torch.equal(hidden.frames, one.frames)
+
+
+def test_starts_are_near_doors_or_anywhere():
+    world = Maze(before=0, group=1)
+    start = world.trajectories(2000, 1, generator()).factors["position"][:, 0]
+    layouts, stream = world.layouts(2000, generator()), generator(1)
+
+    def near(points):
+        """Return the share of points near a door, open or not, and the sums of their distances to walls."""
+        off = (layouts.doors - points.unsqueeze(1)).abs()
+        off = torch.cat([off[:, :6], off[:, 6:].flip(-1)], 1)  # across the wall, along it
+        return float(((off[..., 0] <= 3) & (off[..., 1] <= 2)).any(1).double().mean())
+
+    chance = near(world.uniform(layouts, stream))
+    assert near(start) == pytest.approx(0.45 + 0.55 * chance, abs=0.03) and chance < 0.6
+    place = start - 9 * (start / 9).floor()
+    assert 0.1 - 1e-4 <= float(place.min()) and float(place.max()) <= 7.9 + 1e-4  # in rooms
+    alone = Maze(rooms=1, group=1).trajectories(3, 4, generator())  # no door to be near
+    assert alone.frames.shape == (3, 5, 2, 10, 10)
+
+
+def test_gates_block_what_a_map_shows_open():
+    layouts, start = corridor("open", "gate"), torch.tensor([[4.0, 4.0]])
+    right = torch.tensor([[1.0, 0.0]]).expand(1, 20, 2)
+    positions, blocked = walk(layouts, start, right, "slide")
+    assert (
+        float(positions[0, -1, 0]) == pytest.approx(17, abs=0.01) and blocked[0].tolist() == [False] * 12 + [True] * 8
+    )
+    through, blocked = walk(mapped(layouts), start, right, "slide")
+    assert float(through[0, -1, 0]) == 24 and not blocked.any()
+    assert torch.equal(walk(mapped(corridor("open", "wall")), start, right, "slide")[0], positions)
+    gates = Maze(rooms=4).layouts(20, generator())
+    assert gates.gates.any() and not mapped(gates).gates.any()
+    assert torch.equal(mapped(gates).open, gates.open | gates.gates)
+    assert all(torch.equal(a, b) for a, b in zip(mapped(gates, torch.zeros_like(gates.open)), gates, strict=True))
 
 
 @pytest.mark.parametrize("rooms", [2, 3, 5])
@@ -146,3 +253,88 @@ def test_tasks_that_cannot_be_made_or_read_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             make()
+
+
+def test_shut_gates_are_seen_from_near_only_and_block_anyway():
+    world, blind = Maze(rooms=4, sight=5.0), Maze(rooms=4)
+    layouts = corridor("gate", "open", "gate")
+    tasks = Tasks(layouts, torch.tensor([[12.0, 4.0]]), torch.tensor([[24.0, 4.0]]))
+    episodes, others = world.episodes(tasks), blind.episodes(tasks)
+    assert isinstance(episodes, Acting) and others.goal is others.goal
+    for _ in range(16):
+        position = episodes.positions[:, -1]
+        left, right = (abs(float(position[0, 0]) - x) <= 5 for x in (8.5, 26.5))
+        seen, goal = episodes.observe()[0], episodes.goal[0]
+        for picture, where in ((seen, position), (goal, tasks.goal)):
+            assert [bool(picture[1, 5, x] > 0.99) for x in (9, 18, 27)] == [left, False, right]
+            assert torch.equal(picture[0], world.draw(layouts, where.unsqueeze(1))[0, 0, 0])
+        static, _ = separate(torch.stack([seen, goal]).unsqueeze(0))
+        assert torch.equal(static[0, 1], seen[1])
+        assert not moving(seen[None, None], static)[0, 0, 1].any()
+        assert all(bool(others.observe()[0, 1, 5, x] > 0.99) == (x != 18) for x in (9, 18, 27))
+        step = torch.tensor([[1.0, 0.0]])
+        assert torch.equal(episodes.act(step), episodes.observe()) and others.act(step).shape == (1, 2, 37, 37)
+    assert torch.equal(episodes.positions, others.positions) and torch.equal(episodes.blocked, others.blocked)
+    assert float(episodes.positions[0, -1, 0]) == pytest.approx(26, abs=0.01) and episodes.blocked[0, -2:].all()
+    assert all(torch.equal(a, b) for a, b in zip(blind.seen(layouts, tasks.start), layouts, strict=True))
+
+
+def test_dots_that_are_led_along_shortest_ways_solve_their_tasks_in_their_length():
+    world = Maze(rooms=4)
+    tasks = world.tasks(100, generator())
+    length, points, count = geodesic(tasks.layouts, tasks.start, tasks.goal)
+    come, go = (
+        torch.nn.functional.normalize(part, dim=-1) for part in (points.diff(dim=1)[:, :-1], points.diff(dim=1)[:, 1:])
+    )
+    off = 0.05 * torch.nn.functional.normalize(
+        come - go, dim=-1
+    )  # away from the corners: what touches walls is stopped
+    bends = torch.arange(1, points.shape[1] - 1) < count.unsqueeze(1) - 1
+    points[:, 1:-1] += torch.where(bends.unsqueeze(-1), off, 0.0)
+    episodes, rows, which = world.episodes(tasks), torch.arange(100), torch.ones(100, dtype=torch.int64)
+    for _ in range(int(length.max()) + int(count.max())):
+        at = episodes.positions[:, -1]
+        there = (points[rows, which] - at).norm(dim=-1) < 0.01
+        which = torch.where(there, which + 1, which).clamp(max=points.shape[1] - 1)
+        episodes.act(points[rows, which] - at)
+    more = episodes.positions.diff(dim=1).norm(dim=-1).sum(1) - length
+    assert float(more.min()) > -0.02 and (more < 0.1 * count).all()
+    assert torch.allclose(episodes.positions[:, -1], tasks.goal, atol=0.02)
+    assert any_within_radius(episodes.positions, tasks.goal).all()
+    assert not any_within_radius(episodes.positions[:, :1], tasks.goal).any()
+
+
+def test_a_maze_is_solved_within_its_radius_at_any_step():
+    goal = 5 + torch.randn(300, 2, generator=generator())
+    positions = 5 + 3 * torch.randn(300, 4, 2, generator=generator(1))
+    expected = [
+        min(math.dist(p, g) for p in way) < 1.5 for way, g in zip(positions.tolist(), goal.tolist(), strict=True)
+    ]
+    assert any_within_radius(positions, goal).tolist() == expected and 0.1 < sum(expected) / 300 < 0.9
+    with pytest.raises(ValueError, match="^positions, goal: expected"):
+        any_within_radius(positions, goal[:3])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Maze(rooms=0), "rooms: expected at least 1, found 0"),
+        (lambda: Maze(resolution=0), "resolution: expected at least 1, found 0"),
+        (lambda: Maze(group=-1), "group: expected at least 1, found -1"),
+        (lambda: Maze(loops=1.5), "loops: expected a probability, found 1.5"),
+        (lambda: Maze(shut=math.nan), "shut: expected a probability, found nan"),
+        (lambda: Maze(before=-1), "before: expected at least 0, found -1"),
+        (lambda: Maze(sight=-2.0), "sight: expected at least 0, found -2"),
+        (lambda: Maze(sight=math.nan), "sight: expected at least 0, found nan"),
+        (lambda: Maze(brightness=0.0), "brightness: expected a number above 0"),
+        (lambda: Maze(step_limit=math.inf), "step_limit: expected a number above 0"),
+        (lambda: WORLD.trajectories(6, 2, generator()), "count: expected a multiple of 4"),
+        (lambda: WORLD.trajectories(0, 2, generator()), "count: expected at least 1, found 0"),
+        (lambda: WORLD.trajectories(4, 0, generator()), "steps: expected at least 1, found 0"),
+        (lambda: WORLD.episodes(WORLD.tasks(2, generator()), "push"), "generator: expected one"),
+        (lambda: WORLD.episodes(WORLD.tasks(2, generator()), "bounce"), "collisions: expected one of"),
+    ],
+)
+def test_what_describes_no_maze_is_refused(make, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()

@@ -53,7 +53,7 @@ class Maze:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a probability, found {getattr(self, name)}")
         for name in ("before", "sight"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
         for name in ("brightness", "step_limit"):
             if not 0 < getattr(self, name) < math.inf:
