@@ -81,7 +81,7 @@ def test_trajectories_share_a_layout_by_groups_and_obey_its_walls():
     assert not any(
         touches(smaller, p, q).any() for p, q in zip(position.unbind(1), position.unbind(1)[1:], strict=False)
     )
-    assert 0.3 < float(blocked.double().mean()) < 0.7  # also where a dot slides on along a wall
+    assert 0.05 < float(blocked.double().mean()) < 0.7  # also where a dot slides on along a wall
     moved = position.diff(dim=1) - found.a
     assert float(moved[~blocked].abs().max()) < 2.0**-9 < float(moved[blocked].norm(dim=-1).median())
     assert float(found.a.norm(dim=-1).max()) <= 1 + 1e-5
