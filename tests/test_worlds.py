@@ -22,7 +22,7 @@ from jepa.worlds.fork import Fork
 from jepa.worlds.pairs import Pairs, mismatched
 
 LABELS = {"predictable", "unpredictable", "irrelevant"}
-SEQUENCES = {"rooms", "drive"}  # worlds whose samples are no pairs
+SEQUENCES = {"rooms", "maze", "drive"}  # worlds whose samples are no pairs
 every_world = pytest.mark.parametrize("name", [name for name in WORLDS if name not in SEQUENCES])
 
 

@@ -1,4 +1,7 @@
-"""Rooms: a dot among walls, seen from above. `Rooms` and `Maze` are worlds; layouts, motion and pictures serve any rooms."""
+"""Rooms: a dot among walls, seen from above.
+
+`Rooms` and `Maze` are worlds; layouts, motion and pictures serve any rooms.
+"""
 
 from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.layouts import Layouts

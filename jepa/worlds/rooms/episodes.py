@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.worlds.base import shortened
+from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.motion import COLLISIONS, move
 from jepa.worlds.rooms.tasks import Tasks, checked_tasks
 
@@ -22,20 +23,31 @@ class Episodes:
         limit: float,
         collisions: str = "push",
         generator: Generator | None = None,
+        seen: Callable[[Layouts, Tensor], Layouts] | None = None,
     ) -> None:
         """Start N episodes.
 
         Args: tasks: N of them; picture: (layouts, positions [N, T, 2]) -> pictures [N, T, C, S, S]; limit: the longest
-            step, in units; collisions, generator: as for `jepa.worlds.rooms.motion.move`.
+            step, in units; collisions, generator: as for `jepa.worlds.rooms.motion.move`; seen: (layouts, positions
+            [N, 2]) -> layouts as they look to dots that are there, None where they look as they are.
         Raises: ValueError for tasks that cannot be done, an unknown name or a push without a generator.
         """
         if collisions not in COLLISIONS:
             raise ValueError(f"collisions: expected one of {', '.join(COLLISIONS)}, found {collisions!r}")
         if collisions == "push" and generator is None:
             raise ValueError("generator: expected one, for a push is random, found None")
-        self.tasks, self.limit, self.goal = checked_tasks(tasks), limit, self._seen(picture, tasks, tasks.goal)
-        self._picture, self._collisions, self._generator = picture, collisions, generator
+        self.tasks, self.limit = checked_tasks(tasks), limit
+        self._picture, self._seen, self._collisions, self._generator = picture, seen, collisions, generator
         self._positions, self._blocked = [tasks.start], []
+        self._goal = self._drawn(tasks.goal)
+
+    @property
+    def goal(self) -> Tensor:
+        """Pictures of the goals, [N, C, S, S], among walls as they look from where the dots are now.
+
+        So the static part of such a picture and of what is observed has the walls of both.
+        """
+        return self._goal if self._seen is None else self._drawn(self.tasks.goal)
 
     @property
     def steps(self) -> int:
@@ -55,7 +67,7 @@ class Episodes:
 
     def observe(self) -> Tensor:
         """Return what is seen now, [N, C, S, S]: whole pictures, from which no static part is subtracted."""
-        return self._seen(self._picture, self.tasks, self._positions[-1])
+        return self._drawn(self._positions[-1])
 
     def act(self, a: Tensor) -> Tensor:
         """Return what is seen after steps a [N, 2] in units, [N, C, S, S]; longer ones are shortened to the limit.
@@ -68,7 +80,8 @@ class Episodes:
         self._blocked.append(blocked)
         return self.observe()
 
-    @staticmethod
-    def _seen(picture: Callable[..., Tensor], tasks: Tasks, positions: Tensor) -> Tensor:
-        """Return pictures [N, C, S, S] of dots at positions [N, 2]."""
-        return picture(tasks.layouts, positions.unsqueeze(1)).squeeze(1)
+    def _drawn(self, positions: Tensor) -> Tensor:
+        """Return pictures [N, C, S, S] of dots at positions [N, 2] among walls as they look now."""
+        layouts = self.tasks.layouts
+        seen = layouts if self._seen is None else self._seen(layouts, self._positions[-1])
+        return self._picture(seen, positions.unsqueeze(1)).squeeze(1)

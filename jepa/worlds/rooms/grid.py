@@ -19,9 +19,7 @@ OFFSET = 1.5  # how far a door is from the middle of its wall at most, in units
 LOOPS = 0.8  # probability of a door that the tree does not need
 
 
-def grid(
-    count: int, rows: int, columns: int, generator: Generator, loops: float = LOOPS, shut: float = 0.0
-) -> Layouts:
+def grid(count: int, rows: int, columns: int, generator: Generator, loops: float = LOOPS, shut: float = 0.0) -> Layouts:
     """Return layouts of rows × columns rooms, drawn on the generator's device.
 
     The bounds go from (0, 0) to the far walls; a picture shows a square with the outer walls and, in a grid that is no
@@ -73,7 +71,10 @@ def mapped(layouts: Layouts, hidden: Tensor | None = None) -> Layouts:
         return torch.cat([boxes[:, : 2 * doors], shown, boxes[:, 3 * doors :]], 1)
 
     return layouts._replace(
-        solids=removed(layouts.solids), drawn=removed(layouts.drawn), open=layouts.open | hidden, gates=layouts.gates & ~hidden
+        solids=removed(layouts.solids),
+        drawn=removed(layouts.drawn),
+        open=layouts.open | hidden,
+        gates=layouts.gates & ~hidden,
     )
 
 
@@ -86,17 +87,27 @@ def neighbors(rows: int, columns: int, device: torch.device | str = "cpu") -> Te
 
 
 def spanning_tree(count: int, rooms: int, pairs: Tensor, generator: Generator) -> Tensor:
-    """Return the edges [count, E] of trees that span all rooms, bool: of least weight for uniform weights (Prim 1957).
+    """Return the edges [count, E] of trees that span all rooms, bool: of least weight for uniform weights.
 
     Args: pairs: [E, 2] of int64, which rooms are neighbors.
     """
     weight = torch.rand(count, len(pairs), generator=generator, device=generator.device)
-    reached = torch.zeros(count, rooms, dtype=torch.bool, device=generator.device)
+    return least_tree(weight, rooms, pairs)
+
+
+def least_tree(weight: Tensor, rooms: int, pairs: Tensor) -> Tensor:
+    """Return the edges [B, E] of the trees of least weight that span all rooms, bool (Prim 1957).
+
+    Args: weight: [B, E], below the largest number of its type; pairs: [E, 2] of int64, which rooms are neighbors.
+    """
+    count, device = len(weight), weight.device
+    largest = torch.inf if weight.is_floating_point() else torch.iinfo(weight.dtype).max
+    reached = torch.zeros(count, rooms, dtype=torch.bool, device=device)
     reached[:, 0] = True
-    tree, rows = torch.zeros_like(weight, dtype=torch.bool), torch.arange(count, device=generator.device)
+    tree, rows = torch.zeros_like(weight, dtype=torch.bool), torch.arange(count, device=device)
     for _ in range(rooms - 1):
         leads_out = reached[:, pairs[:, 0]] ^ reached[:, pairs[:, 1]]
-        edge = torch.where(leads_out, weight, torch.inf).argmin(1)
+        edge = weight.masked_fill(~leads_out, largest).argmin(1)
         tree[rows, edge] = True
         reached[rows.unsqueeze(1), pairs[edge]] = True
     return tree

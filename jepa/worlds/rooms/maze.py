@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from jepa.batches import Trajectories
+from jepa.batches import HeldOut, Trajectories
 from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.grid import DOOR, LOOPS, ROOM, WALL, grid, mapped
 from jepa.worlds.rooms.layouts import Layouts, at_least_one
+from jepa.worlds.rooms.maze_tasks import draw_tasks, integer_tasks, stored_tasks
 from jepa.worlds.rooms.motion import walk
 from jepa.worlds.rooms.pictures import VIEWS, draw
 from jepa.worlds.rooms.policies import TURN, directions
-from jepa.worlds.rooms.tasks import Tasks
+from jepa.worlds.rooms.tasks import QUANTUM, Tasks
 from jepa.worlds.rooms.world import parted
 
 MARGIN = 0.1  # of starts to walls, in units
@@ -39,6 +41,7 @@ class Maze:
 
     of_tasks = ("rooms", "loops", "shut")  # constants that decide what tasks there are
     factor_labels = {name: "predictable" for name in ("position", "blocked")}
+    quanta = {"x": QUANTUM, "y": QUANTUM, "offset": QUANTUM, "kind": 1}  # units of the arrays made by `integers`
     collisions = "slide"  # along walls, in trajectories and in episodes
 
     def __post_init__(self) -> None:
@@ -50,7 +53,7 @@ class Maze:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a probability, found {getattr(self, name)}")
         for name in ("before", "sight"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
         for name in ("brightness", "step_limit"):
             if not 0 < getattr(self, name) < math.inf:
@@ -106,13 +109,45 @@ class Maze:
         """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units."""
         return draw(layouts, positions, self.size, self.brightness, "channels")
 
+    def tasks(self, count: int, generator: Generator) -> Tasks:
+        """Return `count` tasks on the generator's device: from one room to another, as likely each.
+
+        Raises: ValueError for count < 1 or a world of a single room.
+        """
+        return draw_tasks(self.layouts(count, generator), self.rooms, generator)
+
+    def integers(self, count: int, random: np.random.RandomState) -> dict[str, np.ndarray]:
+        """Return `count` tasks in integer arithmetic, in their quanta: the same numbers on every machine.
+
+        Returns: x, the starts, and y, the goals, [count, 2]; offset and kind of doors [count, E], as
+            `jepa.worlds.rooms.maze_tasks.integer_tasks` says; int16.
+        Raises: ValueError for count < 1, a world of a single room, or of more than 14 a side.
+        """
+        return integer_tasks(count, self.rooms, self.loops, self.shut, random)
+
+    def tasks_of(self, held_out: HeldOut) -> Tasks:
+        """Return the tasks of a stored set that `integers` made.
+
+        Raises: ValueError for a set without the doors of as many rooms, or for tasks that cannot be done.
+        """
+        return stored_tasks(self.rooms, held_out)
+
     def episodes(self, tasks: Tasks, collisions: str = "slide", generator: Generator | None = None) -> Episodes:
         """Return episodes in which one can act, each from its start; shut gates are seen within `sight`.
+
+        The walls that a dot meets are the true ones, whatever is seen.
 
         Args: tasks: N of them; collisions, generator: as for `jepa.worlds.rooms.motion.move`.
         Raises: ValueError for tasks that cannot be done, an unknown name or a push without a generator.
         """
-        return Episodes(tasks, self.draw, self.step_limit, collisions, generator)
+        seen = self.seen if self.sight else None
+        return Episodes(tasks, self.draw, self.step_limit, collisions, generator, seen)
+
+    def seen(self, layouts: Layouts, positions: Tensor) -> Layouts:
+        """Return layouts as they look to dots at positions [B, 2]: shut gates whose middle is farther than `sight` look
+        open, none where that is 0."""
+        far = (layouts.doors - positions.unsqueeze(1)).norm(dim=-1) > (self.sight or math.inf)
+        return mapped(layouts, far)
 
     def map(self, layouts: Layouts) -> Tensor:
         """Return what a map shows, [B, C, S, S]: no dot, and shut gates open."""

@@ -8,6 +8,8 @@ from torch import Tensor
 from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.motion import obstacles
 
+FAR = 1e6  # units: beyond every border
+
 
 def reachable(layouts: Layouts, start: Tensor, goal: Tensor) -> Tensor:
     """Return whether a way leads from start to goal, [B].
@@ -21,7 +23,7 @@ def reachable(layouts: Layouts, start: Tensor, goal: Tensor) -> Tensor:
     spans, places = [], []
     for axis in range(2):
         low, high = boxes[..., axis], boxes[..., axis + 2]
-        cuts = torch.cat([low, high], 1).clamp(-1e6, 1e6).sort(1).values.contiguous()
+        cuts = _distinct(torch.cat([low, high], 1).clamp(-FAR, FAR))
         middle = (cuts[:, 1:] + cuts[:, :-1]) / 2  # [B, K]
         # closed, so that no cell without width leads between two walls that touch
         spans.append((low.unsqueeze(2) <= middle.unsqueeze(1)) & (high.unsqueeze(2) >= middle.unsqueeze(1)))
@@ -36,6 +38,17 @@ def reachable(layouts: Layouts, start: Tensor, goal: Tensor) -> Tensor:
     while not torch.equal(found, reached):
         reached, found = found, _grown(found) & free | found
     return reached[rows, places[1][:, 1], places[0][:, 1]]
+
+
+def _distinct(cuts: Tensor) -> Tensor:
+    """Return numbers [B, K] in order, each at most twice but for the largest, which fills the rows up.
+
+    Walls of a grid share their faces: far fewer are left. Two of a kind keep the cell without width between them.
+    """
+    cuts = cuts.sort(1).values
+    again = torch.nn.functional.pad(cuts[:, 2:] == cuts[:, :-2], (2, 0))
+    most = int((~again).sum(1).max())
+    return cuts.masked_fill(again, FAR).sort(1).values[:, :most].contiguous()
 
 
 def _grown(cells: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""When an episode counts as solved: the published rules, each by name, all in the 65 units.
+"""When an episode counts as solved: the published rules of two rooms, each by name, all in the 65 units, and a maze's.
 
 They differ in distance and in when they look: a success rate says little without the rule's name.
 """
@@ -9,6 +9,7 @@ from torch import Tensor
 
 WITHIN = 4.5  # units, EB-JEPA's
 PIXELS = 16.0 / 224.0 * 65.0  # units, 16 of 224 pixels a side
+RADIUS = 1.5  # units, a maze's: half a door's width
 
 
 def last_within(positions: Tensor, goal: Tensor) -> Tensor:
@@ -38,7 +39,16 @@ def any_within_pixels(positions: Tensor, goal: Tensor) -> Tensor:
     return (_offsets(positions, goal).norm(dim=-1) < PIXELS).any(1)
 
 
-RULES = {"eb_jepa": last_within, "pldm": any_mean_square, "lewm": any_within_pixels}
+def any_within_radius(positions: Tensor, goal: Tensor) -> Tensor:
+    """A maze's rule: at any step, the first moment included, nearer than 1.5 units.
+
+    Args: positions: [B, T+1, 2] in units, the start first; goal: [B, 2] in units. Returns: solved [B], bool.
+    Raises: ValueError for shapes that do not fit.
+    """
+    return (_offsets(positions, goal).norm(dim=-1) < RADIUS).any(1)
+
+
+RULES = {"eb_jepa": last_within, "pldm": any_mean_square, "lewm": any_within_pixels}  # of two rooms
 
 
 def solved_at_start(start: Tensor, goal: Tensor) -> Tensor:

@@ -141,8 +141,8 @@ class Rooms:
 def parted(frames: Tensor, group: int, subtract: bool) -> tuple[Tensor, Tensor]:
     """Return frames [B, n, C, S, S], without their static part if `subtract`, and static parts [B/group, C, S, S].
 
-    A static part is the pixelwise minimum over all frames of a group, as `jepa.static.separate` says; frames are changed
-    in place, without a second copy of them.
+    A static part is the pixelwise minimum over all frames of a group, as `jepa.static.separate` says; frames are
+    changed in place, without a second copy of them.
     """
     of_group = frames.unflatten(0, (-1, group)).flatten(1, 2)
     static = of_group.amin(1)
