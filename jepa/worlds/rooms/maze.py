@@ -21,6 +21,7 @@ from jepa.worlds.rooms.tasks import QUANTUM, Tasks
 from jepa.worlds.rooms.world import parted
 
 MARGIN = 0.1  # of starts to walls, in units
+RIM = 2.0  # shown beyond the outer walls, in units, so that a dot at one of them is seen whole
 BESIDE = 3.0  # how far in front of or behind a door's middle a start near it is at most, in units
 
 
@@ -62,7 +63,7 @@ class Maze:
     @property
     def size(self) -> int:
         """S, pixels a side."""
-        return self.resolution * int(self.rooms * (ROOM + WALL) + WALL)
+        return self.resolution * int(self.rooms * (ROOM + WALL) + WALL + 2 * RIM)
 
     @property
     def static(self) -> tuple[int, int, int]:
@@ -107,7 +108,8 @@ class Maze:
 
     def draw(self, layouts: Layouts, positions: Tensor) -> Tensor:
         """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units."""
-        return draw(layouts, positions, self.size, self.brightness, "channels")
+        rim = RIM * layouts.extent.new_tensor([-1.0, -1.0, 1.0, 1.0])
+        return draw(layouts._replace(extent=layouts.extent + rim), positions, self.size, self.brightness, "channels")
 
     def tasks(self, count: int, generator: Generator) -> Tasks:
         """Return `count` tasks on the generator's device: from one room to another, as likely each.
