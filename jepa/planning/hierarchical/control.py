@@ -7,19 +7,45 @@ when the level above asks for something else. Near the goal the lowest level goe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from jepa.planning.costs import Distance
 from jepa.planning.hierarchical.course import Course, Rules
 from jepa.planning.hierarchical.memory import Memory
-from jepa.planning.hierarchical.proposals import Lower, Proposal, Rounds, propose
+from jepa.planning.hierarchical.proposals import UNREACHED, Proposal
 from jepa.planning.hierarchical.pursuit import raised, toward
-from jepa.planning.level import Level, episodic, selected
-from jepa.planning.search import Search
+from jepa.planning.level import Level, selected
+
+
+class Planner(Protocol):
+    """What makes the plans of an upper level."""
+
+    def __call__(
+        self, rows: Tensor, s: Tensor, target: Tensor, memory: Memory, generator: Generator, left: Tensor | None
+    ) -> tuple[Proposal, Memory]:
+        """Return plans of episodes rows [n] from s [n, D] to targets [n, D], and their memory with what was learned.
+
+        Args: memory: of these episodes; left: [n] evaluations of all levels at most, None for any number.
+        """
+
+
+class Upper(NamedTuple):
+    """An upper level: what plans it, and when the level below has met or missed what it asks for."""
+
+    plan: Planner
+    rules: Rules  # in steps of the lowest level
+
+
+class Hierarchy(NamedTuple):
+    """How levels go together: upper ones plan, the lowest one pursues."""
+
+    lowest: Level
+    moves: Tensor  # [P, A] of the lowest level, of which the best is taken in every step
+    uppers: tuple[Upper, ...]  # from level 2 to the highest
+    goal: Tensor  # [B, D] as the upper levels see it
 
 
 @dataclass(frozen=True)
@@ -32,7 +58,6 @@ class Settings:
     steps: int = 80  # of an episode
     arrived: float = 0.0  # distance from the goal at which an episode rests, in the unit of s
     near: float = 0.0  # distance from the goal up to which the lowest level goes on alone
-    rounds: Rounds = Rounds()
     experience: bool = True  # whether what failed in the world is kept for the episode
     weight: float = 10.0  # of a transition that failed, in steps of the upper level
     spread: float = 1.0  # of what failed, in the unit of s
@@ -63,20 +88,10 @@ class Kept(NamedTuple):
     """A plan that was made."""
 
     step: int  # of the episodes
+    level: int  # from 2
     rows: Tensor  # [n] episodes that it was made for
     start: Tensor  # [n, D]
     proposal: Proposal
-
-
-@dataclass
-class Hierarchy:
-    """Two levels and how they go together: the upper one searches, the lower one pursues."""
-
-    upper: Level
-    search: Search
-    lower: Lower
-    goal: Tensor  # [B, D]
-    memory: Memory = field(init=False)
 
 
 def control(acting: Any, encode: Callable[[Tensor], Tensor], of: Hierarchy, generator: Generator, settings: Settings) -> Log:
@@ -98,53 +113,48 @@ def control(acting: Any, encode: Callable[[Tensor], Tensor], of: Hierarchy, gene
 
 
 class _State:
-    """The plans of a batch of episodes, and where in them each is."""
+    """The plans of a batch of episodes on every level, and where in them each is."""
 
     def __init__(self, of: Hierarchy, s: Tensor, settings: Settings) -> None:
         self._of, self._settings = of, settings
-        self._memory = Memory.empty(raised(of.lower.level, s), settings.weight, settings.spread)
-        zero = torch.zeros(len(s), dtype=torch.long, device=s.device)
-        above = raised(of.lower.level, s)
-        self._course = Course(above, above.new_zeros(len(s), 1, above.shape[1]), zero, of.lower.rules)
+        above, zero = raised(of.lowest, s), torch.zeros(len(s), dtype=torch.long, device=s.device)
+        self._memories = [Memory.empty(above, settings.weight, settings.spread) for _ in of.uppers]
+        nothing = above.new_zeros(len(s), 1, above.shape[1])
+        self._courses = [Course(above, nothing, zero, upper.rules) for upper in of.uppers]
         self._plans, self._failed = zero.clone(), zero.clone()
-        self._evaluations = torch.zeros(len(s), 2, dtype=torch.long, device=s.device)
+        self._evaluations = torch.zeros(len(s), 1 + len(of.uppers), dtype=torch.long, device=s.device)
         self._followed = torch.zeros(len(s), dtype=torch.bool, device=s.device)
         self._done: list[Tensor] = []
         self._states, self._kept = [s], []
 
     def decide(self, s: Tensor, generator: Generator) -> Tensor:
         """Return the next actions [B, A]."""
-        settings, course = self._settings, self._course
-        distance = (raised(self._of.lower.level, s) - self._of.goal).norm(dim=-1)
-        arrived = distance <= settings.arrived
-        close = distance <= settings.near
-        spent = self._plans >= settings.plans
-        if settings.budget is not None:
-            spent |= self._evaluations.sum(1) >= settings.budget
-        due = ~arrived & ~close & ~course.active & ~spent
-        if due.any():
-            self._plan(due.nonzero()[:, 0], s, generator)
+        settings, of = self._settings, self._of
+        distance = (raised(of.lowest, s) - of.goal).norm(dim=-1)
+        arrived, close = distance <= settings.arrived, distance <= settings.near
+        self._replan(s, arrived | close, generator)
+        course = self._courses[0]
         self._followed = ~arrived & ~close & course.active
-        target = self._of.goal.clone()
-        rows = self._followed.nonzero()[:, 0]
+        target, rows = of.goal.clone(), self._followed.nonzero()[:, 0]
         target[rows] = course.target(rows)
-        a = s.new_zeros(len(s), self._of.lower.level.actions.width)
+        a = s.new_zeros(len(s), of.lowest.actions.width)
         rows = (~arrived).nonzero()[:, 0]
         if len(rows):
-            moves = self._of.lower.moves
-            a[rows], _ = toward(selected(self._of.lower.level, rows), s[rows], target[rows], moves)
-            self._evaluations[rows, 0] += len(moves)
+            a[rows], _ = toward(selected(of.lowest, rows), s[rows], target[rows], of.moves)
+            self._evaluations[rows, 0] += len(of.moves)
         self._done.append(a)
         return a
 
     def seen(self, s: Tensor) -> None:
-        """Compare what is seen with what was asked for."""
-        rows = self._followed.nonzero()[:, 0]
-        self._course.seen(rows, raised(self._of.lower.level, s[rows]))
-        failed = rows[self._course.unmet[rows]]
-        self._failed[failed] += 1
-        if self._settings.experience and len(failed):
-            self._memory = self._memory.added(failed, *self._course.asked(failed))
+        """Compare what is seen with what was asked for, on every level."""
+        above = raised(self._of.lowest, s)
+        for level, course in enumerate(self._courses):
+            rows = (self._followed & course.active).nonzero()[:, 0]
+            before = course.at[rows]
+            course.seen(rows, above[rows])
+            self._fail(level, rows[course.unmet[rows]])
+            if level:  # what was planned below was planned for what is over now
+                self._courses[level - 1].drop(rows[course.unmet[rows] | (course.at[rows] > before)])
         self._states.append(s)
 
     def log(self) -> Log:
@@ -152,21 +162,43 @@ class _State:
         actions, states = torch.stack(self._done, 1), torch.stack(self._states, 1)
         return Log(actions, states, self._plans, self._evaluations, self._failed, self._kept)
 
-    def _plan(self, rows: Tensor, s: Tensor, generator: Generator) -> None:
-        """Make plans for some episodes."""
+    def _replan(self, s: Tensor, resting: Tensor, generator: Generator) -> None:
+        """Make plans where one is due, from the highest level down."""
+        settings, highest = self._settings, len(self._courses) - 1
+        for level in range(highest, -1, -1):
+            due = ~resting & ~self._courses[level].active
+            if settings.budget is not None:
+                due &= self._evaluations.sum(1) < settings.budget
+            if level == highest:
+                due &= self._plans < settings.plans
+            else:
+                due &= self._courses[level + 1].active
+            if due.any():
+                self._plan(level, due.nonzero()[:, 0], s, generator)
+
+    def _plan(self, level: int, rows: Tensor, s: Tensor, generator: Generator) -> None:
+        """Make plans of a level for some episodes."""
         of, settings = self._of, self._settings
-        lower = of.lower._replace(level=selected(of.lower.level, rows))
-        start = raised(of.lower.level, s[rows])
+        start, top = raised(of.lowest, s[rows]), level == len(of.uppers) - 1
+        target = of.goal[rows] if top else self._courses[level + 1].target(rows)
         left = None if settings.budget is None else settings.budget - self._evaluations[rows].sum(1)
-        memory = self._memory.rows(rows)
-        goal = Distance(of.goal[rows])
-        upper = selected(of.upper, rows)
-        proposal, memory = propose((upper, of.search), lower, start, generator, memory, settings.rounds, left)
+        memory = self._memories[level].rows(rows)
+        proposal, memory = of.uppers[level].plan(rows, start, target, memory, generator, left)
         if settings.experience:
-            self._memory = self._memory.replaced(rows, memory)
-        self._course.replace(rows, start, proposal.states, proposal.length)
-        self._plans[rows] += 1
-        self._evaluations[rows, 1] += proposal.upper
-        self._evaluations[rows, 0] += proposal.lower
+            self._memories[level] = self._memories[level].replaced(rows, memory)
+        self._courses[level].replace(rows, start, proposal.states, proposal.length)
+        self._plans[rows] += top
+        self._evaluations[rows, level + 1] += proposal.upper
+        self._evaluations[rows, level] += proposal.lower
+        if not top:  # a condition that no plan of this level leads to is not met
+            lost = rows[proposal.cost >= UNREACHED]
+            self._courses[level + 1].unmet[lost] = True
+            self._fail(level + 1, lost)
         if settings.keep:
-            self._kept.append(Kept(len(self._done), rows, start, proposal))
+            self._kept.append(Kept(len(self._done), level + 2, rows, start, proposal))
+
+    def _fail(self, level: int, rows: Tensor) -> None:
+        """Take note of conditions of a level that were not met in the world."""
+        self._failed[rows] += 1
+        if self._settings.experience and len(rows):
+            self._memories[level] = self._memories[level].added(rows, *self._courses[level].asked(rows))

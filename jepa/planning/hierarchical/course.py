@@ -87,6 +87,10 @@ class Course:
         self.unmet[rows] = False
         self._next(rows)
 
+    def drop(self, rows: Tensor) -> None:
+        """Leave what is asked for in some episodes [n]."""
+        self.length[rows], self.unmet[rows] = 0, False
+
     def replace(self, rows: Tensor, start: Tensor, states: Tensor, length: Tensor) -> None:
         """Begin anew in some episodes [n]."""
         steps = max(self.states.shape[1], states.shape[1])
