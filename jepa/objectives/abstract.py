@@ -1,6 +1,6 @@
-"""The objective of an upper level that plans: what comes of its abstract actions, at a price (LeCun 2022, 4.5 and 4.7).
+"""The objective of an upper level that plans: what comes of its abstract actions, at a price (LeCun 2022, 4.5, 4.7).
 
-    w_E mean_t [ D(s_t, s̃_t) + R(z_t) ] + w_P P,     s̃_{t+1} = Pred(s̃_t, z_t'),   z_t inferred from what was done or came
+    w_E mean_t [ D(s_t, s̃_t) + R(z_t) ] + w_P P,    s̃_{t+1} = Pred(s̃_t, z_t'),  z_t inferred from what was done or came
 
 D is robust: beyond δ it goes on as a line, so that where a step may be stopped or not the prediction is one of both and
 not the mean between them. P is the mean cross-entropy of the heads that tell what has been from what was drawn at

@@ -149,7 +149,7 @@ def reference(of: Any) -> float:
 def subject(
     config: Config, seed: int, of: Any, held_out: HeldOut, reference: float, stream: Callable[[str], Generator]
 ) -> Stacked | Planning:
-    """Return a trained hierarchy, on the CPU, with what it is measured on: clips, or tasks where a world has no clips."""
+    """Return a trained hierarchy, on the CPU, with what it is measured on: clips, or tasks in a world that has none."""
     if hasattr(of.world, "tasks_of") and not hasattr(of.world, "clips_of"):
         counts = config.evaluation.samples, config.evaluation.probe
         return Planning(of.model.eval(), of.world, of.world.tasks_of(held_out), reference, stream, seed, *counts)
