@@ -25,6 +25,8 @@ from jepa.worlds.rooms.success import any_within_radius
 from jepa.worlds.rooms.tasks import Tasks
 
 STEPS = {2: 50, 3: 80, 5: 160, 7: 260}  # of an episode, by rooms a side
+PERCEPT = "percept"
+SEES = (PERCEPT, "map")
 PAIRS = (("iterated", "greedy"), ("iterated", "experience"), ("greedy", "flat_servo"), ("iterated", "flat_servo"))
 
 
@@ -38,20 +40,22 @@ class Arrived(NamedTuple):
 
 @torch.no_grad()
 def hierarchical(
-    subject: Planning, episodes: int = 200, told: bool = True, methods: Sequence[str] = METHODS + WITHOUT,
+    subject: Planning, episodes: int = 200, sees: str = PERCEPT, methods: Sequence[str] = METHODS + WITHOUT,
     numbers: dict[str, Any] | None = None,
 ) -> list[Row]:  # fmt: skip
     """Return success and cost of planners on this seed's held-out tasks, and the differences between them, by task.
 
-    Args: episodes: of each; told: whether upper levels see which gates are shut; methods: names (`methods.METHODS`);
+    Args: episodes: of each; sees: what upper levels see, the percept, or the map, in which shut gates look open; methods: names (`methods.METHODS`);
         numbers: of planners, that differ from the defaults (`methods.Numbers`).
     Raises: ValueError for a planner or number that does not exist.
     """
     known(subject, "hierarchical")
+    if sees not in SEES:
+        raise ValueError(f"measure.hierarchical.sees: expected one of {', '.join(SEES)}, found {sees!r}")
     settings = chosen(subject, numbers or {})
     tasks = subject.some_tasks(episodes)
     kinds = kinds_of(tasks)
-    found = {name: driven(subject, tasks, name, settings, told) for name in methods}
+    found = {name: driven(subject, tasks, name, settings, sees) for name in methods}
     spent = costs(subject, tasks)
     rows = [Row("misleading", float(kinds["misleading"].double().mean()), episodes)]
     for name, arrived in found.items():
@@ -76,17 +80,17 @@ def chosen(subject: Planning, numbers: dict[str, Any]) -> Numbers:
     return replace(defaults, **numbers)
 
 
-def driven(subject: Planning, tasks: Tasks, name: str, numbers: Numbers, told: bool) -> Arrived:
+def driven(subject: Planning, tasks: Tasks, name: str, numbers: Numbers, sees: str) -> Arrived:
     """Return what came of a planner's episodes."""
     acting = subject.world.episodes(tasks)
-    of = seen(subject, acting, told)
+    of = seen(subject, acting, sees)
     done = method(name)(of, numbers, subject.stream(f"planner {name}"))
     return arrived(acting.positions, tasks.goal, done)
 
 
-def seen(subject: Planning, acting: Any, told: bool) -> Scene:
+def seen(subject: Planning, acting: Any, sees: str = PERCEPT) -> Scene:
     """Return what the hierarchy is given of episodes."""
-    map = None if told else subject.world.map(acting.tasks.layouts)
+    map = None if sees == PERCEPT else subject.world.map(acting.tasks.layouts)
     return scene(subject.model, acting, map, 1 / subject.world.resolution)
 
 
@@ -145,7 +149,7 @@ def differences(name: str, one: Arrived, other: Arrived, kinds: dict[str, Tensor
 def costs(subject: Planning, tasks: Tasks) -> tuple[float, ...]:
     """Return what an evaluation of each level takes, in floating-point operations, the heads that doubt it included."""
     some = Tasks(tasks.layouts.rows(slice(0, 1)), tasks.start[:1], tasks.goal[:1])
-    of = seen(subject, subject.world.episodes(some), True)
+    of = seen(subject, subject.world.episodes(some))
     found = []
     for number in range(1, len(subject.model.levels) + 1):
         level = of.lowest if number == 1 else of.upper(number, 0.0)
