@@ -32,7 +32,7 @@ from jepa.evaluate.scenes import PIXEL, Scene, abstract_moves, around
 from jepa.minimize.sampling import Elites, cem
 from jepa.planning import control as flat
 from jepa.planning import moves
-from jepa.planning.held import held, repeated
+from jepa.planning.held import held
 from jepa.planning.hierarchical import (
     Descending,
     Hierarchy,

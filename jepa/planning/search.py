@@ -75,9 +75,7 @@ class _Nodes(NamedTuple):
 
 
 @torch.no_grad()
-def search(
-    level: Level, s: Tensor, generator: Generator, settings: Search, left: Tensor | None = None
-) -> Found:
+def search(level: Level, s: Tensor, generator: Generator, settings: Search, left: Tensor | None = None) -> Found:
     """Return the cheapest way from s to where the level's cost is within the tolerance.
 
     Args: level: of its cost only single states are asked; where it differs between episodes, `level.rows` is needed;
@@ -201,7 +199,10 @@ def _found(nodes: _Nodes, goal: Tensor, used: Tensor, s: Tensor) -> Found:
     nearest = first_least(nodes.episode, (nodes.cost, nodes.total), len(goal))
     node = torch.where(goal >= 0, goal, nearest)
     length, steps = nodes.depth[node], int(nodes.depth[node].max()) if len(goal) else 0
-    states, actions = s.unsqueeze(1).repeat(1, steps, 1), nodes.action.new_zeros(len(goal), steps, nodes.action.shape[1])
+    states, actions = (
+        s.unsqueeze(1).repeat(1, steps, 1),
+        nodes.action.new_zeros(len(goal), steps, nodes.action.shape[1]),
+    )
     at = node
     for place in range(steps, 0, -1):
         on = (nodes.depth[at] == place).nonzero()[:, 0]

@@ -94,7 +94,9 @@ class Kept(NamedTuple):
     proposal: Proposal
 
 
-def control(acting: Any, encode: Callable[[Tensor], Tensor], of: Hierarchy, generator: Generator, settings: Settings) -> Log:
+def control(
+    acting: Any, encode: Callable[[Tensor], Tensor], of: Hierarchy, generator: Generator, settings: Settings
+) -> Log:
     """Return what was done in a batch of episodes, all of which take `settings.steps` steps.
 
     Args: acting: B episodes (`jepa.worlds.base.Acting`); encode: what is seen [B, …] -> s [B, D]; of: the levels, with

@@ -30,7 +30,9 @@ class Memory:
         """Return a memory of nothing for episodes s [B, D]. Raises: ValueError for a weight < 0 or a spread ≤ 0."""
         if not (weight >= 0 and spread > 0):
             raise ValueError(f"weight, spread: expected at least 0 and above 0, found {weight} and {spread}")
-        return cls(s.new_zeros(len(s), 0, 2, s.shape[1]), torch.zeros(len(s), 0, dtype=bool, device=s.device), weight, spread)
+        return cls(
+            s.new_zeros(len(s), 0, 2, s.shape[1]), torch.zeros(len(s), 0, dtype=bool, device=s.device), weight, spread
+        )
 
     def __call__(self, s: Tensor, after: Tensor, a: Tensor) -> Tensor:
         """Return what steps from s to `after` [B, K, D] cost, [B, K]."""
@@ -59,9 +61,13 @@ class Memory:
     def replaced(self, rows: Tensor, other: Memory) -> Memory:
         """Return the memory with that of episodes rows [n] put in their places."""
         most = max(self.failed.shape[1], other.failed.shape[1])
-        failed, theirs = (torch.nn.functional.pad(of.failed, (0, 0, 0, 0, 0, most - of.failed.shape[1])) for of in (self, other))
+        failed, theirs = (
+            torch.nn.functional.pad(of.failed, (0, 0, 0, 0, 0, most - of.failed.shape[1])) for of in (self, other)
+        )
         known, known_theirs = (torch.nn.functional.pad(of.known, (0, most - of.known.shape[1])) for of in (self, other))
-        return Memory(failed.index_copy(0, rows, theirs), known.index_copy(0, rows, known_theirs), self.weight, self.spread)
+        return Memory(
+            failed.index_copy(0, rows, theirs), known.index_copy(0, rows, known_theirs), self.weight, self.spread
+        )
 
 
 class Passages:

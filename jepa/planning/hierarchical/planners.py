@@ -89,4 +89,3 @@ def aimed(level: Level, target: Tensor) -> Level:
 def below(lower: Lower, rows: Tensor) -> Lower:
     """Return the lower level of some episodes."""
     return lower._replace(level=selected(lower.level, rows))
-

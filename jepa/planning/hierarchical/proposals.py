@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from jepa.planning.hierarchical.course import Course, Rules
 from jepa.planning.hierarchical.memory import Memory
-from jepa.planning.hierarchical.pursuit import ends, realize, realize_by_search, with_passage
+from jepa.planning.hierarchical.pursuit import realize, realize_by_search, with_passage
 from jepa.planning.level import Level, selected
 from jepa.planning.search import Found, Search, search
 
@@ -94,7 +94,9 @@ def propose(
         path = None if last else _imagined(lower, rows, s[rows], course, generator, spent)
         best = _better(best, rows, batch, found, _joint(found, course, s[rows], rounds.weight))
         if path is not None:
-            trace.append(Round(rows, found.plan.states, found.plan.length, path, torch.where(course.unmet, course.at, -1)))
+            trace.append(
+                Round(rows, found.plan.states, found.plan.length, path, torch.where(course.unmet, course.at, -1))
+            )
         again = course.unmet & (len(trace) < rounds.most)
         if left is not None:
             again &= (left[rows] - spent.sum(0)[rows]) > 0
@@ -106,9 +108,7 @@ def propose(
     return Proposal(*best, *spent, trace), memory
 
 
-def _imagined(
-    lower: Lower, rows: Tensor, s: Tensor, course: Course, generator: Generator, spent: Tensor
-) -> Tensor:
+def _imagined(lower: Lower, rows: Tensor, s: Tensor, course: Course, generator: Generator, spent: Tensor) -> Tensor:
     """Let the lower level realize a course, and return the states [n, P, D] that it went through."""
     level = selected(lower.level, rows)
     if lower.search is None:

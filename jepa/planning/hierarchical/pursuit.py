@@ -36,7 +36,9 @@ def raised(level: Level, s: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def realize(level: Level, s: Tensor, course: Course, moves: Tensor, whole: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
+def realize(
+    level: Level, s: Tensor, course: Course, moves: Tensor, whole: bool = False
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Let the lowest level pursue conditions in imagination; the course says afterwards which of them are met.
 
     Args: level: of these B episodes; s: [B, D]; course: of these episodes; moves: [P, A]; whole: whether to go on behind
@@ -99,6 +101,7 @@ def ends(found: Found, s: Tensor) -> Tensor:
 
 def with_passage(level: Level, *parts: object) -> Level:
     """Return a level whose steps cost what several modules say beside its own, of all episodes and of some."""
+
     def at(index: Tensor) -> Level:
         """Return the level of some episodes."""
         some = [part.rows(index) if hasattr(part, "rows") else part for part in parts if part is not None]
