@@ -18,7 +18,7 @@ from jepa.planning.level import Passage
 
 @dataclass(frozen=True)
 class Memory:
-    """Transitions of B episodes that failed."""
+    """Transitions of B episodes that failed; of states with more than D numbers the first D are compared."""
 
     failed: Tensor  # [B, F, 2, D] from and to
     known: Tensor  # [B, F] which of the F there are, bool
@@ -30,13 +30,16 @@ class Memory:
         """Return a memory of nothing for episodes s [B, D]. Raises: ValueError for a weight < 0 or a spread ≤ 0."""
         if not (weight >= 0 and spread > 0):
             raise ValueError(f"weight, spread: expected at least 0 and above 0, found {weight} and {spread}")
-        return cls(s.new_zeros(len(s), 0, 2, s.shape[1]), torch.zeros(len(s), 0, dtype=bool, device=s.device), weight, spread)
+        return cls(
+            s.new_zeros(len(s), 0, 2, s.shape[1]), torch.zeros(len(s), 0, dtype=bool, device=s.device), weight, spread
+        )
 
     def __call__(self, s: Tensor, after: Tensor, a: Tensor) -> Tensor:
         """Return what steps from s to `after` [B, K, D] cost, [B, K]."""
         if not self.failed.shape[1]:
             return s.new_zeros(s.shape[:2])
-        pair = torch.cat([s, after], -1)  # [B, K, 2 D]
+        width = self.failed.shape[-1]
+        pair = torch.cat([s[..., :width], after[..., :width]], -1)  # [B, K, 2 D]
         apart = torch.cdist(pair, self.failed.flatten(2)).square()  # [B, K, F]
         near = torch.where(self.known.unsqueeze(1), (-apart / (2 * self.spread**2)).exp(), 0)
         return self.weight * near.sum(-1)
@@ -59,9 +62,13 @@ class Memory:
     def replaced(self, rows: Tensor, other: Memory) -> Memory:
         """Return the memory with that of episodes rows [n] put in their places."""
         most = max(self.failed.shape[1], other.failed.shape[1])
-        failed, theirs = (torch.nn.functional.pad(of.failed, (0, 0, 0, 0, 0, most - of.failed.shape[1])) for of in (self, other))
+        failed, theirs = (
+            torch.nn.functional.pad(of.failed, (0, 0, 0, 0, 0, most - of.failed.shape[1])) for of in (self, other)
+        )
         known, known_theirs = (torch.nn.functional.pad(of.known, (0, most - of.known.shape[1])) for of in (self, other))
-        return Memory(failed.index_copy(0, rows, theirs), known.index_copy(0, rows, known_theirs), self.weight, self.spread)
+        return Memory(
+            failed.index_copy(0, rows, theirs), known.index_copy(0, rows, known_theirs), self.weight, self.spread
+        )
 
 
 class Passages:
