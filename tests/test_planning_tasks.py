@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import generator, normal
 
 from jepa.planning import Box, Distance, Level, episodic, moves
 from jepa.planning.cells import Grid
-from jepa.planning.hierarchical.control import Hierarchy, Settings, control
+from jepa.planning.hierarchical import Hierarchy, Searching, Settings, Upper, control, with_task
 from jepa.planning.hierarchical.course import Course, Rules
 from jepa.planning.hierarchical.proposals import Lower, Rounds
 from jepa.planning.hierarchical.pursuit import toward
@@ -212,8 +213,7 @@ def graph(seed, nodes=30):
     random = np.random.RandomState(seed)
     at = random.permutation(400)[:nodes]
     points = np.stack([at % 20, at // 20], 1).astype(np.float32)
-    of = nx.minimum_spanning_tree(nx.complete_graph(nodes)) if nodes < 2 else nx.Graph()
-    order = random.permutation(nodes)
+    of, order = nx.Graph(), random.permutation(nodes)
     of.add_edges_from((int(order[i]), int(order[random.randint(i)])) for i in range(1, nodes))
     of.add_edges_from(tuple(int(n) for n in random.choice(nodes, 2, replace=False)) for _ in range(nodes // 2))
     return of, torch.from_numpy(points)
@@ -253,10 +253,9 @@ def test_graphs_are_searched_as_their_products_with_automata(seed):
     product = nx.DiGraph()
     for node, mask, time in itertools.product(of, range(4), range(after + 1)):
         for to in (*of[node], node):
-            away = lambda n: to != node and torch.equal(points[node], points[n])  # noqa: E731
-            if any(by(node, to, n) and not away(n) for n in forbidden):
+            if any(by(node, to, n) and (node == to or node != n) for n in forbidden):  # from a node one may leave
                 continue
-            if by(node, to, goal) and not away(goal) and time + 1 < after:
+            if by(node, to, goal) and (node == to or node != goal) and time + 1 < after:
                 continue
             new = mask | by(node, to, first) | 2 * by(node, to, second)
             product.add_edge((node, mask, time), (to, new, min(time + 1, after)))
@@ -391,23 +390,33 @@ def test_conditions_are_waited_out():
     assert bool(lost.unmet)  # who does not get there at all does not wait
 
 
-def hierarchy(goal, step, task=None, stride=4):
+def hierarchy(goal, step, task=None, rounds=4, strides=(4,)):
+    """Return two levels, or three with two strides: steps of the lowest level in one step of each upper level."""
     rules = Rules(near=0.1, missed=0.25)
-    low = Level(step, None, 1, Box(2, norm=0.125))
-    lower = Lower(episodic(low._replace(cost=Distance(goal))), rules, compass(0.125, 16, (1.0, 0.6, 0.3)))
-    above = episodic(Level(step, Distance(goal), 60, Box(2, norm=0.125 * stride), stride))
-    find = Search(compass(0.125 * stride, 12), cell=0.2, tolerance=0.2**2, greed=2.0)
-    return Hierarchy(above, find, lower, goal, task)
+    lowest = episodic(Level(step, Distance(goal), 1, Box(2, norm=0.125)))
+    moved, uppers = compass(0.125, 16, (1.0, 0.6, 0.3)), []
+    lower = Lower(lowest, rules, moved)
+    for number, stride in enumerate(strides):
+        above = episodic(Level(step, Distance(goal), 60, Box(2, norm=0.125 * stride), stride))
+        find = Search(
+            compass(0.125 * stride, 12), cell=0.05 * stride, tolerance=(0.2, 0.1)[number < len(strides) - 1] ** 2
+        )
+        find = replace(find, greed=8.0 / stride)
+        rules = Rules(0.1 + 0.1 * number, 0.25 + 0.15 * number, 16 + 16 * number, 3 + 9 * number)
+        uppers.append(Upper(Searching(above, find, lower, Rounds(rounds)), rules))
+        lower = Lower(above, rules, None, find)
+    of = Hierarchy(lowest, moved, tuple(uppers), goal)
+    return of if task is None else with_task(of, task)
 
 
-def acted(start, goal, step=free, task=None, steps=80, **fields):
+def acted(start, goal, step=free, task=None, steps=80, rounds=4, strides=(4,), **fields):
     world = World(step, start)
-    settings = Settings(**{"steps": steps, "arrived": 0.06, "near": 0.3, "rounds": Rounds(4), **fields})
-    log = control(world, lambda s: s, hierarchy(goal, step, task), generator(), settings)
+    settings = Settings(**{"steps": steps, "arrived": 0.06, "near": 0.3, **fields})
+    log = control(world, lambda s: s, hierarchy(goal, step, task, rounds, strides), generator(), settings)
     return log, torch.stack(world.way, 1)
 
 
-@pytest.mark.parametrize("fields", [{}, {"rounds": Rounds(1)}, {"budget": 3000}])
+@pytest.mark.parametrize("fields", [{}, {"rounds": 1}, {"budget": 3000}, {"strides": (4, 8)}])
 def test_control_without_a_task_and_with_one_of_no_parts_are_the_same_to_the_bit(fields):
     _, step, start, goal = maze(6, seed=2)
     plain, way = acted(start, goal, step, steps=50, **fields)
@@ -443,8 +452,8 @@ def test_progress_survives_a_new_plan():
 
     place = torch.tensor([[1.0, -0.5]])
     task = Task(Reach(GOAL), (Through(place, 0.2),))
-    world, of = World(walled, START), hierarchy(GOAL, free, task)
-    settings = Settings(steps=110, arrived=0.06, near=0.3, rounds=Rounds(1), spread=0.3)
+    world, of = World(walled, START), hierarchy(GOAL, free, task, rounds=1)
+    settings = Settings(steps=110, arrived=0.06, near=0.3, spread=0.3)
     log = control(world, lambda s: s, of, generator(), settings)
     way = torch.stack(world.way, 1)[0]
     visits = ((way - place).norm(dim=1) <= 0.25).int().diff().clamp(min=0).sum()
@@ -468,3 +477,26 @@ def test_control_waits_where_it_may_not_go_yet_and_has_no_plan():
     task = Task(Reach(GOAL), (Late(GOAL, 0.5, 1000),))
     log, way = acted(START, GOAL, task=task, steps=20, plans=3, budget=50_000)
     assert ((way - GOAL).norm(dim=-1) > 0.5).all() and log.plans <= 3
+
+
+def test_three_levels_keep_away_pass_through_and_wait():
+    batch, after = 4, 50
+    start, goal = START.expand(batch, -1), GOAL.expand(batch, -1)
+    center, place = (
+        torch.tensor([1.5, 0.0]) + 0.2 * normal(batch, 1, 2),
+        torch.tensor([1.0, 1.5]) + 0.2 * normal(batch, 2),
+    )
+    parts = (Late(goal, 0.5, after), Avoid(center, 0.3, margin=0.1), Through(place, 0.3))
+    log, way = acted(start, goal, task=Task(Reach(goal), parts), steps=110, strides=(4, 8))
+    distance = (way - goal.unsqueeze(1)).norm(dim=-1)
+    assert (distance[:, :after] > 3 / UNIT).all() and (distance[:, -1] <= 0.06).all()
+    assert (apart(center, way) > 0.3).all() and (apart(place.unsqueeze(1), way)[:, 0] <= 0.3 + 1e-4).all()
+    assert log.progress[:, -1].tolist() == [[after, 1]] * batch
+
+
+def test_levels_that_cannot_take_a_task_say_so():
+    of, task = hierarchy(GOAL, free), Task(Reach(GOAL))
+    with pytest.raises(ValueError, match="task: expected levels without a task"):
+        with_task(with_task(of, task), task)
+    with pytest.raises(ValueError, match="task: expected planners that search, found function"):
+        with_task(of._replace(uppers=(Upper(lambda *_: None, Rules()),)), task)

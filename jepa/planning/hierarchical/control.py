@@ -7,19 +7,49 @@ or when the level above asks for something else. Near the goal the lowest level 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from jepa.planning.hierarchical.course import Course
+from jepa.planning.hierarchical.course import Course, Rules
 from jepa.planning.hierarchical.memory import Memory
-from jepa.planning.hierarchical.proposals import Lower, Proposal, Rounds, propose
+from jepa.planning.hierarchical.proposals import UNREACHED, Proposal
 from jepa.planning.hierarchical.pursuit import raised, toward
 from jepa.planning.level import Level, selected
-from jepa.planning.search import Search
-from jepa.planning.tasks.task import Progress, Task, for_lowest
+from jepa.planning.tasks.task import Progress, Task
+
+
+class Planner(Protocol):
+    """What makes the plans of an upper level."""
+
+    def __call__(
+        self, rows: Tensor, s: Tensor, target: Tensor, memory: Memory, generator: Generator, left: Tensor | None
+    ) -> tuple[Proposal, Memory]:
+        """Return plans of episodes rows [n] from s [n, D] to targets [n, D], and their memory with what was learned.
+
+        With a task the highest level's s are [n, D + n'], the progress behind, and so are its plans' states.
+
+        Args: memory: of these episodes; left: [n] evaluations of all levels at most, None for any number.
+        """
+
+
+class Upper(NamedTuple):
+    """An upper level: what plans it, and when the level below has met or missed what it asks for."""
+
+    plan: Planner
+    rules: Rules  # in steps of the lowest level
+
+
+class Hierarchy(NamedTuple):
+    """How levels go together: upper ones plan, the lowest one pursues."""
+
+    lowest: Level
+    moves: Tensor  # [P, A] of the lowest level, of which the best is taken in every step
+    uppers: tuple[Upper, ...]  # from level 2 to the highest
+    goal: Tensor  # [B, D] as the upper levels see it
+    task: Task | None = None  # which the levels are for, set by `with_task`; None: to be at the goal
 
 
 @dataclass(frozen=True)
@@ -32,7 +62,6 @@ class Settings:
     steps: int = 80  # of an episode
     arrived: float = 0.0  # distance from the goal at which an episode rests, in the unit of s
     near: float = 0.0  # distance from the goal up to which the lowest level goes on alone
-    rounds: Rounds = Rounds()
     experience: bool = True  # whether what failed in the world is kept for the episode
     weight: float = 10.0  # of a transition that failed, in steps of the upper level
     spread: float = 1.0  # of what failed, in the unit of s
@@ -64,24 +93,10 @@ class Kept(NamedTuple):
     """A plan that was made."""
 
     step: int  # of the episodes
+    level: int  # from 2
     rows: Tensor  # [n] episodes that it was made for
     start: Tensor  # [n, D]
     proposal: Proposal
-
-
-@dataclass
-class Hierarchy:
-    """Two levels and how they go together: the upper one searches, the lower one pursues.
-
-    With a task the upper level plans for it, and an episode rests at the goal only where all of it is done.
-    """
-
-    upper: Level
-    search: Search
-    lower: Lower
-    goal: Tensor  # [B, D]
-    task: Task | None = None  # to that goal; None: the upper level's own cost
-    memory: Memory = field(init=False)
 
 
 def control(
@@ -91,7 +106,7 @@ def control(
 
     Args: acting: B episodes (`jepa.worlds.base.Acting`); encode: what is seen [B, …] -> s [B, D]; of: the levels, with
         the goals; generator: of the planners.
-    Raises: ValueError for no episodes, a task to another goal or for other episodes, or as the planners do.
+    Raises: ValueError for no episodes, or as the planners do.
     """
     with torch.no_grad():
         s = encode(acting.observe())
@@ -105,63 +120,55 @@ def control(
 
 
 class _State:
-    """The plans of a batch of episodes, and where in them each is."""
+    """The plans of a batch of episodes on every level, and where in them each is."""
 
     def __init__(self, of: Hierarchy, s: Tensor, settings: Settings) -> None:
         self._of, self._settings = of, settings
-        self._lower = of.lower
-        self._memory = Memory.empty(raised(of.lower.level, s), settings.weight, settings.spread)
-        zero = torch.zeros(len(s), dtype=torch.long, device=s.device)
-        above = raised(of.lower.level, s)
-        self._course = Course(above, above.new_zeros(len(s), 1, above.shape[1]), zero, of.lower.rules)
+        above, zero = raised(of.lowest, s), torch.zeros(len(s), dtype=torch.long, device=s.device)
+        self._memories = [Memory.empty(above, settings.weight, settings.spread) for _ in of.uppers]
+        nothing = above.new_zeros(len(s), 1, above.shape[1])
+        self._courses = [Course(above, nothing, zero, upper.rules) for upper in of.uppers]
         self._plans, self._failed = zero.clone(), zero.clone()
-        self._evaluations = torch.zeros(len(s), 2, dtype=torch.long, device=s.device)
+        self._evaluations = torch.zeros(len(s), 1 + len(of.uppers), dtype=torch.long, device=s.device)
         self._followed = torch.zeros(len(s), dtype=torch.bool, device=s.device)
         self._done: list[Tensor] = []
         self._states, self._kept = [s], []
         self._progress = None if of.task is None else Progress(of.task)
-        if self._progress is not None:
-            _check_goal(of)
-            self._lower = of.lower._replace(level=for_lowest(of.task, of.lower.level))
-        self._made = [] if self._progress is None else [self._progress.start(above)]  # progress, step by step
+        self._made = [] if self._progress is None else [self._progress.start(above)]  # step by step
 
     def decide(self, s: Tensor, generator: Generator) -> Tensor:
         """Return the next actions [B, A]."""
-        settings, course, above = self._settings, self._course, raised(self._of.lower.level, s)
-        distance = (above - self._of.goal).norm(dim=-1)
+        settings, of = self._settings, self._of
+        above = raised(of.lowest, s)
+        distance = (above - of.goal).norm(dim=-1)
         done, early = self._status(distance)
-        arrived = (distance <= settings.arrived) & done
-        close = (distance <= settings.near) & done
-        spent = self._plans >= settings.plans
-        if settings.budget is not None:
-            spent |= self._evaluations.sum(1) >= settings.budget
-        due = ~arrived & ~close & ~course.active & ~spent
-        if due.any():
-            self._plan(due.nonzero()[:, 0], s, generator)
-        self._followed = ~arrived & ~close & course.active
-        target = torch.where(early.unsqueeze(1), above, self._of.goal)  # too early and without a plan it stays
-        rows = self._followed.nonzero()[:, 0]
+        arrived, close = (distance <= settings.arrived) & done, (distance <= settings.near) & done
+        self._replan(s, arrived | close, generator)
+        course = self._courses[0]
+        self._followed = ~arrived & ~close & (course.active | early)
+        # who is too early and is asked for nothing stays, so that waiting on a level above goes on
+        target, rows = torch.where(early.unsqueeze(1), above, of.goal), (self._followed & course.active).nonzero()[:, 0]
         target[rows] = course.target(rows)
-        a = s.new_zeros(len(s), self._of.lower.level.actions.width)
+        a = s.new_zeros(len(s), of.lowest.actions.width)
         rows = (~arrived).nonzero()[:, 0]
         if len(rows):
-            moves = self._lower.moves
-            a[rows], _ = toward(selected(self._lower.level, rows), s[rows], target[rows], moves)
-            self._evaluations[rows, 0] += len(moves)
+            a[rows], _ = toward(selected(of.lowest, rows), s[rows], target[rows], of.moves)
+            self._evaluations[rows, 0] += len(of.moves)
         self._done.append(a)
         return a
 
     def seen(self, s: Tensor) -> None:
-        """Compare what is seen with what was asked for."""
-        rows = self._followed.nonzero()[:, 0]
-        self._course.seen(rows, raised(self._of.lower.level, s[rows]))
-        failed = rows[self._course.unmet[rows]]
-        self._failed[failed] += 1
-        if self._settings.experience and len(failed):
-            self._memory = self._memory.added(failed, *self._course.asked(failed))
+        """Compare what is seen with what was asked for, on every level."""
+        above = raised(self._of.lowest, s)
+        for level, course in enumerate(self._courses):
+            rows = (self._followed & course.active).nonzero()[:, 0]
+            before = course.at[rows]
+            course.seen(rows, above[rows])
+            self._fail(level, rows[course.unmet[rows]])
+            if level:  # what was planned below was planned for what is over now
+                self._courses[level - 1].drop(rows[course.unmet[rows] | (course.at[rows] > before)])
         if self._progress is not None:
-            before, after = (raised(self._of.lower.level, state) for state in (self._states[-1], s))
-            self._made.append(self._progress.seen(before, after))
+            self._made.append(self._progress.seen(raised(self._of.lowest, self._states[-1]), above))
         self._states.append(s)
 
     def log(self) -> Log:
@@ -172,51 +179,52 @@ class _State:
 
     def _status(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return in which episodes [B] all parts of the task are fulfilled, and in which it is too early."""
-        no = torch.zeros_like(like, dtype=torch.bool)
         if self._progress is None:
+            no = torch.zeros_like(like, dtype=torch.bool)
             return ~no, no
-        task, value = self._progress.task, self._progress.value
-        return task.done(value), task.waiting(value)
+        return self._of.task.done(self._progress.value), self._of.task.waiting(self._progress.value)
 
-    def _plan(self, rows: Tensor, s: Tensor, generator: Generator) -> None:
-        """Make plans for some episodes."""
+    def _replan(self, s: Tensor, resting: Tensor, generator: Generator) -> None:
+        """Make plans where one is due, from the highest level down."""
+        settings, highest = self._settings, len(self._courses) - 1
+        for level in range(highest, -1, -1):
+            due = ~resting & ~self._courses[level].active
+            if settings.budget is not None:
+                due &= self._evaluations.sum(1) < settings.budget
+            if level == highest:
+                due &= self._plans < settings.plans
+            else:
+                due &= self._courses[level + 1].active
+            if due.any():
+                self._plan(level, due.nonzero()[:, 0], s, generator)
+
+    def _plan(self, level: int, rows: Tensor, s: Tensor, generator: Generator) -> None:
+        """Make plans of a level for some episodes."""
         of, settings = self._of, self._settings
-        lower = self._lower._replace(level=selected(self._lower.level, rows))
-        start = raised(of.lower.level, s[rows])
+        start, top = raised(of.lowest, s[rows]), level == len(of.uppers) - 1
+        target = of.goal[rows] if top else self._courses[level + 1].target(rows)
         left = None if settings.budget is None else settings.budget - self._evaluations[rows].sum(1)
-        memory = self._memory.rows(rows)
-        upper, begin = self._upper(rows, start)
-        proposal, memory = propose(upper, lower, begin, generator, memory, settings.rounds, left)
+        memory = self._memories[level].rows(rows)
+        tasked = top and self._progress is not None
+        begin = self._progress.appended(start, rows) if tasked else start
+        proposal, memory = of.uppers[level].plan(rows, begin, target, memory, generator, left)
         if settings.experience:
-            self._memory = self._memory.replaced(rows, memory)
-        self._course.replace(
-            rows, start, proposal.states[..., : start.shape[1]], proposal.length, self._waits(rows, proposal)
-        )
-        self._plans[rows] += 1
-        self._evaluations[rows, 1] += proposal.upper
-        self._evaluations[rows, 0] += proposal.lower
+            self._memories[level] = self._memories[level].replaced(rows, memory)
+        width = start.shape[1]
+        waits = of.task.waits(begin[:, width:], proposal.states[..., width:]) if tasked else None
+        self._courses[level].replace(rows, start, proposal.states[..., :width], proposal.length, waits)
+        self._plans[rows] += top
+        self._evaluations[rows, level + 1] += proposal.upper
+        self._evaluations[rows, level] += proposal.lower
+        if not top:  # a condition that no plan of this level leads to is not met
+            lost = rows[proposal.cost >= UNREACHED]
+            self._courses[level + 1].unmet[lost] = True
+            self._fail(level + 1, lost)
         if settings.keep:
-            self._kept.append(Kept(len(self._done), rows, start, proposal))
+            self._kept.append(Kept(len(self._done), level + 2, rows, start, proposal))
 
-    def _upper(self, rows: Tensor, start: Tensor) -> tuple[tuple[Level, Search], Tensor]:
-        """Return the level that plans for some episodes and its search, and the states [n, D + n'] it plans from."""
-        level = selected(self._of.upper, rows)
-        if self._progress is None:
-            return (level, self._of.search), start
-        begun = self._progress.value[rows]
-        return self._of.task.rows(rows).planned(level, self._of.search, begun), self._progress.appended(start, rows)
-
-    def _waits(self, rows: Tensor, proposal: Proposal) -> Tensor | None:
-        """Return how long the conditions [n, T] of a plan take at least, None without a task."""
-        if self._progress is None:
-            return None
-        width = self._of.task.width
-        progress = proposal.states[..., proposal.states.shape[-1] - width :]
-        return self._of.task.waits(self._progress.value[rows], progress)
-
-
-def _check_goal(of: Hierarchy) -> None:
-    """Raises: ValueError for a task to another goal than the hierarchy's."""
-    goal = of.task.reach.goal
-    if goal.shape[1] != of.goal.shape[1] or not bool((goal == of.goal).all()):
-        raise ValueError("task: expected the same goal as that of the hierarchy, found another")
+    def _fail(self, level: int, rows: Tensor) -> None:
+        """Take note of conditions of a level that were not met in the world."""
+        self._failed[rows] += 1
+        if self._settings.experience and len(rows):
+            self._memories[level] = self._memories[level].added(rows, *self._courses[level].asked(rows))

@@ -92,6 +92,10 @@ class Course:
         self.unmet[rows] = False
         self._next(rows)
 
+    def drop(self, rows: Tensor) -> None:
+        """Leave what is asked for in some episodes [n]."""
+        self.length[rows], self.unmet[rows] = 0, False
+
     def replace(self, rows: Tensor, start: Tensor, states: Tensor, length: Tensor, waits: Tensor | None = None) -> None:
         """Begin anew in some episodes [n]. Args: as when it is made."""
         steps = max(self.states.shape[1], states.shape[1])

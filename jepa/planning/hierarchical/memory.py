@@ -7,13 +7,12 @@ over the transitions (s_f, s'_f) that were asked for and not met, in the world o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from jepa.planning.level import Passage
+from jepa.planning.passages import Passages as Passages
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,3 @@ class Memory:
         return Memory(
             failed.index_copy(0, rows, theirs), known.index_copy(0, rows, known_theirs), self.weight, self.spread
         )
-
-
-class Passages:
-    """The sum of what several modules say of a step; None among them says nothing."""
-
-    def __init__(self, *parts: Passage | None) -> None:
-        self.parts: tuple[Callable, ...] = tuple(part for part in parts if part is not None)
-
-    def __call__(self, s: Tensor, after: Tensor, a: Tensor) -> Tensor:
-        """Return [B, K]."""
-        total = s.new_zeros(s.shape[:2])
-        for part in self.parts:
-            total = total + part(s, after, a)
-        return total
-
-    def rows(self, index: Tensor) -> Passages:
-        """Return the sum of the episodes index [n]."""
-        return Passages(*(part.rows(index) if hasattr(part, "rows") else part for part in self.parts))

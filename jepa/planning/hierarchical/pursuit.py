@@ -9,8 +9,9 @@ from torch import Generator, Tensor
 
 from jepa.planning.costs import Distance
 from jepa.planning.hierarchical.course import Course
-from jepa.planning.hierarchical.memory import Passages
 from jepa.planning.level import Level, selected
+from jepa.planning.passages import raised
+from jepa.planning.passages import with_passage as with_passage
 from jepa.planning.search import Found, Search, search
 
 
@@ -30,13 +31,10 @@ def toward(level: Level, s: Tensor, target: Tensor, moves: Tensor) -> tuple[Tens
     return a[0, best], after[rows, best]
 
 
-def raised(level: Level, s: Tensor) -> Tensor:
-    """Return what the level above makes of states [..., D]."""
-    return s if level.up is None else level.up(s)
-
-
 @torch.no_grad()
-def realize(level: Level, s: Tensor, course: Course, moves: Tensor, whole: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
+def realize(
+    level: Level, s: Tensor, course: Course, moves: Tensor, whole: bool = False
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Let the lowest level pursue conditions in imagination; the course says afterwards which of them are met.
 
     Args: level: of these B episodes; s: [B, D]; course: of these episodes; moves: [P, A]; whole: whether to go on behind
@@ -95,13 +93,3 @@ def ends(found: Found, s: Tensor) -> Tensor:
     last = (found.plan.length - 1).clamp(min=0)
     end = found.plan.states[torch.arange(len(s), device=s.device), last]
     return torch.where((found.plan.length > 0).unsqueeze(-1), end, s)
-
-
-def with_passage(level: Level, *parts: object) -> Level:
-    """Return a level whose steps cost what several modules say beside its own, of all episodes and of some."""
-    def at(index: Tensor) -> Level:
-        """Return the level of some episodes."""
-        some = [part.rows(index) if hasattr(part, "rows") else part for part in parts if part is not None]
-        return with_passage(selected(level, index), *some)
-
-    return level._replace(passage=Passages(level.passage, *parts), rows=at)

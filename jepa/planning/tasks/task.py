@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa.planning.hierarchical.memory import Passages
-from jepa.planning.hierarchical.pursuit import raised, with_passage
 from jepa.planning.level import Level, selected
+from jepa.planning.passages import Passages
 from jepa.planning.search import Search
 from jepa.planning.tasks.parts import Avoid, Both, Late, Little, Reach, Through
 
@@ -136,26 +135,6 @@ class Progress:
     def appended(self, s: Tensor, rows: Tensor) -> Tensor:
         """Return the states [n, D + n'] of the task's level, of some episodes at s [n, D]."""
         return torch.cat([s, self.value[rows]], 1)
-
-
-def for_lowest(task: Task, level: Level) -> Level:
-    """Return the lowest level with what the task's parts say of its single steps: `Avoid` repels, others are silent."""
-    parts = tuple(part for part in task.parts if isinstance(part, Avoid))
-    return with_passage(level, *(_Below(part, level) for part in parts)) if parts else level
-
-
-@dataclass(frozen=True)
-class _Below:
-    """A part's say on steps of the lowest level, whose states are raised to the level of the part."""
-
-    part: Avoid
-    level: Level
-
-    def __call__(self, s: Tensor, after: Tensor, a: Tensor) -> Tensor:
-        return self.part.below(raised(self.level, s), raised(self.level, after), a)
-
-    def rows(self, index: Tensor) -> _Below:
-        return _Below(self.part.rows(index), selected(self.level, index))
 
 
 @dataclass(frozen=True)

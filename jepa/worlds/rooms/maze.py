@@ -21,7 +21,7 @@ from jepa.worlds.rooms.tasks import QUANTUM, Tasks
 from jepa.worlds.rooms.world import parted
 
 MARGIN = 0.1  # of starts to walls, in units
-RIM = 2.0  # shown beyond the outer walls, in units, so that a dot at one of them is seen whole
+RIM = 2.0  # by how much thicker the outer walls are drawn, in units, so that a dot at one of them is seen whole
 BESIDE = 3.0  # how far in front of or behind a door's middle a start near it is at most, in units
 
 
@@ -108,8 +108,7 @@ class Maze:
 
     def draw(self, layouts: Layouts, positions: Tensor) -> Tensor:
         """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units."""
-        rim = RIM * layouts.extent.new_tensor([-1.0, -1.0, 1.0, 1.0])
-        return draw(layouts._replace(extent=layouts.extent + rim), positions, self.size, self.brightness, "channels")
+        return draw(rimmed(layouts), positions, self.size, self.brightness, "channels")
 
     def tasks(self, count: int, generator: Generator) -> Tasks:
         """Return `count` tasks on the generator's device: from one room to another, as likely each.
@@ -195,3 +194,12 @@ class Maze:
         level = which < doors // 2  # doors between rooms side by side come first
         shift = torch.where(level.unsqueeze(1), torch.stack([beside, offset], 1), torch.stack([offset, beside], 1))
         return torch.where(kind.unsqueeze(1) < 0.45, layouts.doors[rows, which] + shift, anywhere)
+
+
+def rimmed(layouts: Layouts) -> Layouts:
+    """Return grids of rooms whose outer walls are drawn thicker, with an extent that shows them."""
+    extent = layouts.extent + RIM * layouts.extent.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = layouts.bounds.unbind(-1), extent.unbind(-1)
+    sides = ((u0, v0, x0, v1), (x1, v0, u1, v1), (u0, v0, u1, y0), (u0, y1, u1, v1))
+    drawn = torch.cat([layouts.drawn, torch.stack([torch.stack(side, -1) for side in sides], 1)], 1)
+    return layouts._replace(drawn=drawn, extent=extent)
