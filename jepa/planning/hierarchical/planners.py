@@ -114,13 +114,12 @@ def _tasked(plan: Searching, task: Task, highest: bool) -> Searching:
 
 def aimed(level: Level, target: Tensor) -> Level:
     """Return a level of n episodes whose cost is the distance to targets [n, D]."""
-    goal = Distance(target)
 
     def at(index: Tensor) -> Level:
         """Return the level of some of these episodes."""
-        return selected(level, index)._replace(cost=goal.rows(index))
+        return aimed(selected(level, index), target[index])  # whose own rows are aimed, too
 
-    return level._replace(cost=goal, rows=at)
+    return level._replace(cost=Distance(target), rows=at)
 
 
 def below(lower: Lower, rows: Tensor) -> Lower:

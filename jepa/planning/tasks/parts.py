@@ -1,12 +1,9 @@
 """The parts of a task: what a state must be, what a step must not do, and what has to have happened on the way.
 
 A place is the first X numbers of s, X as many as the part's own points have; lengths are in the unit of s. Points are
-[B, …], or [1, …] for the same in all episodes. A part with a memory has `advance` and `done`: its memory of the way is
-one whole number, its progress. A part that costs something has `passage`.
-
-The distance of a point c to the segment from s to s' is
-
-    d(c) = ‖c − s − t (s' − s)‖,     t = clamp((c − s)·(s' − s) / ‖s' − s‖², 0, 1)
+[B, …], or [1, …] for the same in all episodes. A part with a memory has `advance` and `done`: its memory of the way
+is one whole number, its progress. A part that costs something has `passage`. The distance d(c) of a step to a point c
+is that of `jepa.planning.tasks.segments`.
 """
 
 from __future__ import annotations
@@ -18,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa.planning.tasks.segments import enters, segment_distance
+
 MOST_PLACES = 20  # of a `Both`: its progress has to be a whole number that float32 holds
-TINY = 1e-30  # square length of a segment that is a point
 
 
 @dataclass(frozen=True)
@@ -88,17 +86,21 @@ class Avoid:
 class Both:
     """Σ_n 2ⁿ [a step has come within radius of place n], fulfilled where it is 2ᴺ − 1: all N, in any order.
 
-    Raises: ValueError for places that are not [B, N, X] with N from 1 to 20, or a radius below 0.
+    Plans come within radius − margin, so that who does not follow them exactly still passes.
+
+    Raises: ValueError for places that are not [B, N, X] with N from 1 to 20, a radius or margin below 0, or a margin
+        above the radius.
     """
 
     places: Tensor  # [B, N, X]
     radius: float
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         _check_points("places", self.places, 3)
         if not 1 <= self.places.shape[1] <= MOST_PLACES:
             raise ValueError(f"places: expected from 1 to {MOST_PLACES}, found {self.places.shape[1]}")
-        _check_numbers(self, "radius")
+        _check_margin(self)
 
     def advance(self, progress: Tensor, s: Tensor, after: Tensor, steps: int) -> Tensor:
         """Return the progress [B, K] after steps from s to `after` [B, K, D]."""
@@ -111,6 +113,10 @@ class Both:
         """Return whether all places were passed."""
         return progress.round() >= 2 ** self.places.shape[1] - 1
 
+    def planned(self, begun: Tensor, steps: int) -> Both:
+        """Return the same as plans see it, without the margin."""
+        return replace(self, radius=self.radius - self.margin, margin=0.0)
+
     def rows(self, index: Tensor) -> Both:
         """Return the places of the episodes index [n]."""
         return replace(self, places=_some(self.places, index))
@@ -118,14 +124,15 @@ class Both:
 
 @dataclass(frozen=True)
 class Through:
-    """[a step has come within radius of a place], fulfilled where it is 1. Raises: ValueError as `Both`."""
+    """[a step has come within radius of a place], fulfilled where it is 1. Plans, errors: as `Both`."""
 
     place: Tensor  # [B, X]
     radius: float
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         _check_points("place", self.place, 2)
-        _check_numbers(self, "radius")
+        _check_margin(self)
 
     def advance(self, progress: Tensor, s: Tensor, after: Tensor, steps: int) -> Tensor:
         """Return the progress [B, K] after steps from s to `after` [B, K, D]."""
@@ -135,6 +142,10 @@ class Through:
     def done(self, progress: Tensor) -> Tensor:
         """Return whether the place was passed."""
         return progress.round() >= 1
+
+    def planned(self, begun: Tensor, steps: int) -> Through:
+        """Return the same as plans see it, without the margin."""
+        return replace(self, radius=self.radius - self.margin, margin=0.0)
 
     def rows(self, index: Tensor) -> Through:
         """Return the places of the episodes index [n]."""
@@ -148,7 +159,8 @@ class Late:
         passage = ∞ where d(goal) ≤ radius and progress + 1 < after
 
     A step of an upper level may be there after its first step of the lowest, so one that ends late but begins early is
-    forbidden, too. As in `Avoid`, a step is free that leads away from within.
+    forbidden, too. As in `Avoid`, a step is free that leads away from within. Nothing keeps the lowest level off, so
+    the radius is best as much larger than what must not happen as conditions may be missed by.
 
     Raises: ValueError for a goal that is not [B, X], a radius below 0 or `after` that is no whole number of at least 0.
     """
@@ -156,7 +168,7 @@ class Late:
     goal: Tensor  # [B, X]
     radius: float
     after: int  # in steps of the lowest level
-    most: Tensor | None = None  # [B] number that no plan gets beyond, its horizon; set by `within`
+    most: Tensor | None = None  # [B] number that no plan gets beyond, its horizon; set by `planned`
 
     def __post_init__(self) -> None:
         _check_points("goal", self.goal, 2)
@@ -179,7 +191,7 @@ class Late:
         near = enters(self.goal.unsqueeze(1), s, after, self.radius)[..., 0]
         return torch.where(near & early, torch.inf, s.new_zeros(()))
 
-    def within(self, begun: Tensor, steps: int) -> Late:
+    def planned(self, begun: Tensor, steps: int) -> Late:
         """Return the same for plans that begin at a progress [B] and look `steps` of the lowest level ahead."""
         return replace(self, most=begun + steps)
 
@@ -209,27 +221,6 @@ class Little:
         return self
 
 
-def segment_distance(points: Tensor, s: Tensor, after: Tensor) -> Tensor:
-    """Return distances [B, K, N] of points [B, N, X] to the segments from s to `after` [B, K, D]."""
-    offset, along = _from_start(points, s, after)
-    t = ((offset * along).sum(-1) / along.square().sum(-1).clamp(min=TINY)).clamp(0, 1)
-    return (offset - t.unsqueeze(-1) * along).norm(dim=-1)
-
-
-def enters(points: Tensor, s: Tensor, after: Tensor, radius: float) -> Tensor:
-    """Return whether segments come within a radius of points, other than to lead away from within, [B, K, N]."""
-    offset, along = _from_start(points, s, after)
-    moves = (along != 0).any(-1)
-    away = moves & ((offset * along).sum(-1) <= 0) & (offset.norm(dim=-1) <= radius)
-    return (segment_distance(points, s, after) <= radius) & ~away
-
-
-def _from_start(points: Tensor, s: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Return c − s [B, K, N, X] and s' − s [B, K, 1, X]."""
-    s, after = (state[..., : points.shape[-1]].unsqueeze(2) for state in (s, after))
-    return points.unsqueeze(1) - s, after - s
-
-
 def _some(points: Tensor, index: Tensor) -> Tensor:
     """Return the points of the episodes index [n]."""
     return points if len(points) == 1 else points[index]
@@ -239,6 +230,13 @@ def _check_points(name: str, points: Tensor, axes: int) -> None:
     """Raises: ValueError for points of another number of axes."""
     if points.dim() != axes:
         raise ValueError(f"{name}: expected {'[B, X]' if axes == 2 else '[B, N, X]'}, found {list(points.shape)}")
+
+
+def _check_margin(part: Both | Through) -> None:
+    """Raises: ValueError for a radius or margin below 0, or a margin above the radius."""
+    _check_numbers(part, "radius", "margin")
+    if part.margin > part.radius:
+        raise ValueError(f"margin: expected at most the radius {part.radius}, found {part.margin}")
 
 
 def _check_numbers(part: Any, *names: str) -> None:

@@ -195,7 +195,7 @@ def _bounded(task: Task, begun: Tensor | None, steps: int) -> tuple[Part, ...]:
     """Return the parts of plans that begin at a progress and look `steps` of the lowest level ahead."""
     begun = task.reach.goal.new_zeros(1, task.width) if begun is None else begun
     numbered = zip(task.parts, _numbers(task.parts), strict=True)
-    return tuple(part.within(begun[:, at], steps) if isinstance(part, Late) else part for part, at in numbered)
+    return tuple(part if at is None else part.planned(begun[:, at], steps) for part, at in numbered)
 
 
 def _advanced(memories: tuple[Any, ...], progress: Tensor, s: Tensor, after: Tensor, steps: int) -> Tensor:
