@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from functools import cache
 
 import networkx as nx
 import numpy as np
@@ -93,7 +94,7 @@ def apart(points, way):
 
 def test_distances_to_segments_are_those_of_many_points_on_them():
     s, after, points = normal(5, 7, 3), normal(5, 7, 3, seed=1), normal(5, 4, 3, seed=2)
-    t = torch.linspace(0, 1, 4001)[:, None, None, None]
+    t = torch.linspace(0, 1, 2001)[:, None, None, None]
     dense = ((s + t * (after - s)).unsqueeze(-2) - points.unsqueeze(1)).norm(dim=-1).amin(0)
     found = segment_distance(points, s, after)
     assert (found <= dense + 1e-5).all() and (found >= dense - 2e-3).all()
@@ -256,6 +257,7 @@ def test_graphs_are_searched_as_their_products_with_automata(seed):
     )
 
     # whether a straight edge comes by a node is geometry, so the witness gets it from dense points on the edge
+    @cache
     def by(a, b, node):
         t = torch.linspace(0, 1, 2001)[:, None]
         return float(((points[a] + t * (points[b] - points[a])) - points[node]).norm(dim=1).min()) <= 0.0101
@@ -470,7 +472,7 @@ def test_progress_survives_a_new_plan():
     assert (way[-1] - GOAL[0]).norm() <= 0.06
 
 
-@pytest.mark.parametrize("after", [10, 40, 61])
+@pytest.mark.parametrize("after", [10, 45])
 def test_control_comes_late_and_not_before(after):
     batch = 6
     start, goal = 0.2 * normal(batch, 2), GOAL + 0.2 * normal(batch, 2, seed=1)
