@@ -1,14 +1,14 @@
-"""The predictor of an upper level that plans: its latent z is an *abstract action* (LeCun 2022, section 4.7, figure 16).
+"""The predictor of an upper level that plans: its latent z is an *abstract action* (LeCun 2022, 4.7, figure 16).
 
     s̃ = s + reach · f(m(s), z)        m(s): what a map says where the state is, read coarsely
 
 What z stands for is decided by what it is inferred from, by a network, in training:
 
-| of        | z is inferred from                     | what it says                    | what may not exist               |
-|-----------|----------------------------------------|---------------------------------|----------------------------------|
-| `actions` | all actions of the level below, a      | a code of what will be done     | nothing: whatever is done is one |
-| `outcome` | m(s), s and what came of it, s'        | a condition on what will be     | outcomes that no action has      |
-| `subgoal` | it is (s' − s) / reach itself          | where to be next                | places that no way leads to      |
+| of        | z is inferred from                  | what it says                | what may not exist               |
+|-----------|-------------------------------------|-----------------------------|----------------------------------|
+| `actions` | all actions of the level below, a   | a code of what will be done | nothing: whatever is done is one |
+| `outcome` | m(s), s and what came of it, s'     | a condition on what will be | outcomes that no action has      |
+| `subgoal` | it is (s' − s) / reach itself       | where to be next            | places that no way leads to      |
 
 The latents of the first two are told with noise and a price (`jepa.latents.stochastic.Gaussian`), so that little
 information passes and all z near 0 mean something. Two heads say what f does not: whether a state can be at all
@@ -34,19 +34,10 @@ class Abstract(nn.Module):
     """The predictor of an upper level whose latent is an abstract action (module docstring)."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        action: int,
-        latent: int,
-        static: Shape = (2, 28, 28),
-        of: str = "outcome",
-        channels: Sequence[int] = (16, 24, 24, 24, 16),
-        strides: Sequence[int] = (1, 2, 1, 1, 1),
-        hidden: Sequence[int] = (128, 128),
-        limit: float = 1.0,
-        reach: float = 1.0,
-    ) -> None:
+        self, inputs: int, outputs: int, action: int, latent: int, static: Shape = (2, 28, 28), of: str = "outcome",
+        channels: Sequence[int] = (16, 24, 24, 24, 16), strides: Sequence[int] = (1, 2, 1, 1, 1),
+        hidden: Sequence[int] = (128, 128), limit: float = 1.0, reach: float = 1.0,
+    ) -> None:  # fmt: skip
         """Args: inputs, outputs: D, two numbers a place; action: A, of all actions of the level below in one step;
         latent: Z; static: C, H, W of the map; of: what z is inferred from; channels, strides: of the map's
         convolutions; hidden: widths of hidden layers; limit: what actions are divided by; reach: what a step of 1 of f
@@ -84,9 +75,9 @@ class Abstract(nn.Module):
 
         step: (s, a, z) -> s̃; a is not asked. inferred: (s, a, s') -> (μ, log σ) [B, K, 2 Z] of z; of a subgoal μ is
         exact and log σ is −∞. place: (s, ·, ·) -> log odds [B, K, 1] that a state can be. end: (s, s', ·) -> log odds
-        that a step from s can end at s'. doubts: (s, s', ·) -> the least log odds of a step: that s' and what is a third
-        and two thirds of the straight way to it can be, and for subgoals that it can end there. That steps are nearly
-        straight is assumed.
+        that a step from s can end at s'. doubts: (s, s', ·) -> the least log odds of a step: that s' and what is a
+        third and two thirds of the straight way to it can be, and for subgoals that it can end there. That steps are
+        nearly straight is assumed.
         """
         return Bound(getattr(self, f"_{what}"), maps)
 

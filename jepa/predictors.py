@@ -201,4 +201,5 @@ PREDICTORS = {  # by name
     "recurrent": Recurrent,
     "map_reader": "jepa.maps:MapReader",
     "map_code": "jepa.maps:MapCode",
+    "abstract": "jepa.abstract:Abstract",
 }

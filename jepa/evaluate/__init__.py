@@ -15,6 +15,8 @@ MEASURES = {
     **{name: f"jepa.evaluate.horizons:{name}" for name in ("contents", "horizons")},
     "routes": "jepa.evaluate.routes:routes",
     "training_cost": "jepa.evaluate.costs:training_cost",
+    "hierarchical": "jepa.evaluate.hierarchical:hierarchical",
+    "proposals": "jepa.evaluate.proposals:proposals",
     "planning": "jepa.evaluate.planning:planning",
     "known": "jepa.evaluate.known:known",
     **{name: f"jepa.evaluate.planners:{name}" for name in ("planners", "sampled")},

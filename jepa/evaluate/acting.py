@@ -65,12 +65,8 @@ class Acting:
         return Probe(s[some], p[some], self.probe, PENALTY)
 
     def some_tasks(self, count: int) -> Tasks:
-        """Return `count` tasks of this seed, others than those of the next. Raises: ValueError if there are too few."""
-        total = len(self.tasks.start)
-        if count > total:
-            raise ValueError(f"measure.planning.episodes: expected at most {total}, the held-out tasks, found {count}")
-        rows = (self.seed * count + torch.arange(count)) % total
-        return Tasks(self.tasks.layouts.rows(rows), self.tasks.start[rows], self.tasks.goal[rows])
+        """Return `count` tasks of this seed. Raises: ValueError as `tasks_of_seed`."""
+        return tasks_of_seed(self.tasks, self.seed, count)
 
     def seen(self, layouts: Layouts, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return frames [B, n, …] as the model is given them, and static parts [B, …], of dots at positions [B, n, 2].
@@ -91,6 +87,15 @@ class Acting:
             return self.model.representation(pictures)
 
         return encode
+
+
+def tasks_of_seed(tasks: Tasks, seed: int, count: int) -> Tasks:
+    """Return `count` tasks of a seed, others than those of the next. Raises: ValueError if there are too few."""
+    total = len(tasks.start)
+    if count > total:
+        raise ValueError(f"measure.planning.episodes: expected at most {total}, the held-out tasks, found {count}")
+    rows = (seed * count + torch.arange(count)) % total
+    return Tasks(tasks.layouts.rows(rows), tasks.start[rows], tasks.goal[rows])
 
 
 def needed(measure: str, subject: Any) -> None:

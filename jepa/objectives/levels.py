@@ -1,6 +1,6 @@
 """The objective of a hierarchy: the sum of what each level's own objective says (LeCun 2022, section 4.6).
 
-    Σ_l w_l L_l(s_{l−1}),   L_l the objective of trajectories on the windows of s_{l−1}
+    Σ_l w_l L_l(s_{l−1}),   L_l the objective of trajectories, or of abstract actions, on the windows of s_{l−1}
 
 Trained *level by level* it has one term, and the codes below are data. Trained *globally* it has all of them, and the
 gradient of every level goes through all encoders below it. Both are the same objective with other weights.
@@ -14,6 +14,7 @@ from torch import nn
 
 from jepa.batches import Trajectories, checked
 from jepa.hierarchy import HJEPA
+from jepa.objectives.abstract import AbstractObjective
 from jepa.objectives.base import Loss
 from jepa.objectives.pairs import precision
 from jepa.objectives.trajectories import TrajectoryObjective
@@ -25,7 +26,10 @@ class LevelsObjective(nn.Module):
     encoded = False  # batches hold frames, or codes that a source has windows of
 
     def __init__(
-        self, objectives: Sequence[TrajectoryObjective], weights: Sequence[float] = (), below: int = 0
+        self,
+        objectives: Sequence[TrajectoryObjective | AbstractObjective],
+        weights: Sequence[float] = (),
+        below: int = 0,
     ) -> None:
         """Args: objectives: of the levels above `below`, from the lowest; weights: w_l of each, 1 where none is given;
         below: so many levels are frozen, and batches hold codes of the uppermost of them.
@@ -42,9 +46,9 @@ class LevelsObjective(nn.Module):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of the terms: the total, and those of each level with its number."""
-        numbers = range(self.below + 1, self.below + len(self.weights) + 1)
-        return ("total", *(f"{term}_{number}" for number in numbers for term in TrajectoryObjective.terms))
+        """Names of the terms: the total, and those of each level's own objective with the level's number."""
+        numbered = enumerate(self.objectives, self.below + 1)
+        return ("total", *(f"{term}_{number}" for number, objective in numbered for term in objective.terms))
 
     @property
     def highest(self) -> int:

@@ -21,13 +21,8 @@ import yaml
 from jepa.evaluate import MEASURES
 from jepa.objectives.pairs import Weights
 from jepa.runs.kinds import Part, checked, unknown
-from jepa.runs.level import Level, at_least
+from jepa.runs.level import Level, at_least, later
 from jepa.train import Train
-
-
-def later(default: Any, absent: Any) -> Any:
-    """Return a setting that came later than the first runs, which went as at the value `absent`: no key has it then."""
-    return field(default=default, metadata={"absent": absent})
 
 
 @dataclass(frozen=True)

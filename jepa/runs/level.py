@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jepa.objectives.pairs import Weights
 from jepa.objectives.trajectories import Terms
 from jepa.runs.kinds import Part
+
+
+def later(default: Any, absent: Any) -> Any:
+    """Return a setting that came later than the first runs, which went as at the value `absent`: no key has it then."""
+    return field(default=default, metadata={"absent": absent})
 
 
 def at_least(section: str, settings: Any, **least: int) -> None:
@@ -31,7 +36,8 @@ class Level:
     loss: Weights = Weights()
     terms: Terms = Terms(horizon=1)
     weight: float = 1.0  # of its loss among those of all levels that are trained together
+    heads: float = later(1.0, absent=1.0)  # weight of the heads of abstract actions, which no other predictor has
 
     def __post_init__(self) -> None:
         """Raises: ValueError for numbers that no level can have."""
-        at_least("", self, width=1, stride=1, weight=0)
+        at_least("", self, width=1, stride=1, weight=0, heads=0)

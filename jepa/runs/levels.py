@@ -10,16 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, nn
 
 from jepa.batches import Source, Trajectories
 from jepa.data import HeldOut
 from jepa.encoders import ENCODERS
 from jepa.evaluate.levels import Stacked, Training, ahead_of, chosen, presents_of
+from jepa.evaluate.mazes import Planning
 from jepa.hierarchy import HJEPA, Window
 from jepa.latents import LATENTS
 from jepa.measures.collapse import reference_energy
 from jepa.model import JEPA
+from jepa.objectives.abstract import AbstractObjective
 from jepa.objectives.heads import EXPANDERS
 from jepa.objectives.levels import LevelsObjective
 from jepa.objectives.pairs import Weights
@@ -27,11 +29,13 @@ from jepa.objectives.trajectories import InverseDynamics, MovingTarget, Trajecto
 from jepa.predictors import PREDICTORS
 from jepa.runs.config import Config, Level
 from jepa.runs.kinds import Part, make, parameters
+from jepa.runs.sequences import group_of, surroundings, whole_groups
 from jepa.streams import number
 from jepa.trajectory_monitor import LevelsMonitor
 
 WATCHED = 64  # clips for E0, and for the monitor
 STEPS, CLIP = 8, 257  # of the highest level in a training clip; frames of a clip of the pool
+ABSTRACT = "abstract"  # the predictor whose latent is an abstract action
 READ = ("contents", "horizons", "routes")  # measures that read codes at the presents
 ELSEWHERE = {  # settings that a hierarchy has level by level, or not at all
     **{name: Part("identity") for name in ("encoder", "target_encoder", "expander")},
@@ -52,9 +56,10 @@ def parts(
 
     Args: below: how many levels are frozen; encoded: whether encoders are, which a hierarchy refuses.
     Raises: ValueError for settings that a hierarchy has not, a world without trajectories, widths that do not fit,
-        clips of the pool that are too short, or a measure that cannot be taken.
+        trajectories that are no whole groups, clips of the pool that are too short, or a measure that cannot be taken.
     """
     _check(config, world, below, encoded)
+    _check_groups(config, world, below)
     (depth, *size), action, _ = world.widths
     levels, objectives, inputs = [], [], (depth, *size)
     for name, settings in config.levels.items():
@@ -62,7 +67,7 @@ def parts(
             torch.manual_seed(number(config.streams, seed, f"weights of level {name}"))
             action *= settings.stride
             try:
-                level, objective = _level(settings, inputs, action)
+                level, objective = _level(settings, inputs, action, world)
             except ValueError as error:
                 raise ValueError(f"levels.{name}: {error}") from error
         levels.append(level)
@@ -78,8 +83,13 @@ def parts(
     return model, objective, source(config, world, model)
 
 
-def _level(settings: Level, below: int | tuple[int, int, int], action: int) -> tuple[JEPA, TrajectoryObjective]:
-    """Return a level and its objective. Args: below: the shape of what it sees windows of; action: A of its steps."""
+def _level(
+    settings: Level, below: int | tuple[int, int, int], action: int, world: Any
+) -> tuple[JEPA, TrajectoryObjective | AbstractObjective]:
+    """Return a level and its objective.
+
+    Args: below: the shape of what it sees windows of; action: A of its steps; world: what predictors are told of.
+    """
     width = settings.width
     inputs = below * width if isinstance(below, int) else (below[0] * width, *below[1:])
     known = {"frames": width}
@@ -88,13 +98,29 @@ def _level(settings: Level, below: int | tuple[int, int, int], action: int) -> t
     latent = make("latent", settings.latent, LATENTS)
     widths = {"inputs": encoder.outputs, "outputs": encoder.outputs, "action": action, "latent": latent.width}
     told = {name: known[name] for name in known if name in parameters("predictor", settings.predictor, PREDICTORS)}
+    told |= surroundings(world, settings.predictor, PREDICTORS)
     predictor = make("predictor", settings.predictor, PREDICTORS, **widths, **told)
+    return JEPA(encoder, encoder, predictor, latent), _objective(settings, encoder, action)
+
+
+def _objective(settings: Level, encoder: nn.Module, action: int) -> TrajectoryObjective | AbstractObjective:
+    """Return the objective of a level, which its predictor decides. Raises: ValueError for a setting it has not."""
+    if settings.predictor.name == ABSTRACT:
+        if (latent := settings.latent.name) != "gaussian":
+            raise ValueError(f"latent: expected 'gaussian' beside the predictor {ABSTRACT!r}, found {latent!r}")
+        if (expander := settings.expander) != Part("identity"):
+            raise ValueError(
+                f"expander: expected 'identity' beside the predictor {ABSTRACT!r}, found {expander.name!r}"
+            )
+        return AbstractObjective(settings.loss, settings.terms, settings.heads)
+    if settings.heads != Level().heads:
+        what = f"expected {Level().heads}, as only the predictor {ABSTRACT!r} has heads"
+        raise ValueError(f"heads: {what}, found {settings.heads} beside {settings.predictor.name!r}")
     expander = make("expander", settings.expander, EXPANDERS, inputs=encoder.outputs)
     head = InverseDynamics(encoder.outputs, action) if settings.terms.inverse else None
     moving = MovingTarget(encoder, settings.terms.momentum) if settings.terms.targets == "moving" else None
     options = {"head": head, "expander": expander, "moving": moving}
-    objective = TrajectoryObjective(settings.loss, settings.terms, **options)
-    return JEPA(encoder, encoder, predictor, latent), objective
+    return TrajectoryObjective(settings.loss, settings.terms, **options)
 
 
 def source(config: Config, world: Any, model: HJEPA) -> Source:
@@ -110,20 +136,23 @@ def source(config: Config, world: Any, model: HJEPA) -> Source:
 
 def monitor(config: Config, of: Any) -> LevelsMonitor:
     """Return the monitor of an untrained hierarchy, on the configured device. Args: of: the parts of a run."""
-    batch = of.sample(WATCHED, Generator(config.device).manual_seed(0))
+    batch = of.sample(whole_groups(of.world, WATCHED), Generator(config.device).manual_seed(0))
     return LevelsMonitor(of.objective, batch, config.train.steps, config.monitor.times)
 
 
 def reference(of: Any) -> float:
     """Return E0 of the highest level of an untrained hierarchy. Args: of: the parts of a run."""
-    batch = of.sample(WATCHED, Generator().manual_seed(0))
+    batch = of.sample(whole_groups(of.world, WATCHED), Generator().manual_seed(0))
     return reference_energy(of.model.encode(batch.frames)[-1].flatten(0, 1))
 
 
 def subject(
     config: Config, seed: int, of: Any, held_out: HeldOut, reference: float, stream: Callable[[str], Generator]
-) -> Stacked:
-    """Return a trained hierarchy, on the CPU, with what it is measured on."""
+) -> Stacked | Planning:
+    """Return a trained hierarchy, on the CPU, with what it is measured on: clips, or tasks in a world that has none."""
+    if hasattr(of.world, "tasks_of") and not hasattr(of.world, "clips_of"):
+        counts = config.evaluation.samples, config.evaluation.probe
+        return Planning(of.model.eval(), of.world, of.world.tasks_of(held_out), reference, stream, seed, *counts)
     options = {name: getattr(config.evaluation, name) for name in ("samples", "probe", "frames")}
     training = Training(of.objective, of.sample, config.train, config.pool * clip_frames(config), config.device)
     return Stacked(of.model.eval(), of.world, held_out, reference, stream, training, **options, below=of.below)
@@ -143,6 +172,15 @@ def training_frames(config: Config, model: HJEPA) -> int:
     """Return the frames of a training clip, as many as the highest level needs for its steps."""
     clock = model.clocks[-1]
     return clock.span + clip_steps(config) * clock.stride
+
+
+def _check_groups(config: Config, world: Any, below: int) -> None:
+    """Raises: ValueError for a batch, or a pool that frozen levels encode, that is no multiple of a world's group."""
+    group = group_of(world)
+    for name, count in (("train.batch", config.train.batch), ("pool", config.pool))[: 2 if below else 1]:
+        if count % group:
+            what = f"expected a multiple of {group}, the trajectories that share a static part"
+            raise ValueError(f"{name}: {what}, found {count}")
 
 
 def _check_clips(config: Config, model: HJEPA) -> None:

@@ -72,19 +72,25 @@ def surroundings(world: Any, predictor: Part, kinds: Mapping[str, Any]) -> dict[
 
 def monitor(config: Config, of: Any) -> TrajectoryMonitor:
     """Return the monitor of an untrained model, on the configured device. Args: of: the parts of a run."""
-    return drawn(of.model, of.objective, of.sample, config.train.steps, config.monitor.times, _watched(of.world))
+    watched = whole_groups(of.world, WATCHED)
+    return drawn(of.model, of.objective, of.sample, config.train.steps, config.monitor.times, watched)
 
 
 def reference(of: Any) -> float:
     """Return E0 of an untrained model, from frames of its own source. Args: of: the parts of a run."""
-    batch = of.sample(_watched(of.world), Generator().manual_seed(0))
+    batch = of.sample(whole_groups(of.world, WATCHED), Generator().manual_seed(0))
     return reference_energy(encoded(of.model, batch.frames).flatten(0, 1))
 
 
-def _watched(world: Any) -> int:
-    """Return how many trajectories are looked at: whole groups, where a world draws them in groups."""
-    group = getattr(world, "group", 1)
-    return -(-WATCHED // group) * group
+def whole_groups(world: Any, count: int) -> int:
+    """Return how many trajectories at least `count` are in whole groups, where a world draws them in groups."""
+    group = group_of(world)
+    return -(-count // group) * group
+
+
+def group_of(world: Any) -> int:
+    """Return how many trajectories in succession share a static part in a world, 1 where it says nothing of it."""
+    return getattr(world, "group", 1)
 
 
 def subject(

@@ -177,7 +177,9 @@ class Maze:
             positions.append(way[:, 1])
             done.append(a)
             met.append(hit[:, 0])
-            heading = torch.where(met[-1] & (luck[:, t] < 0.5) & (turning[:, 0] < 0.5), anew[:, t], heading + turns[:, t])
+            heading = torch.where(
+                met[-1] & (luck[:, t] < 0.5) & (turning[:, 0] < 0.5), anew[:, t], heading + turns[:, t]
+            )
         return torch.stack(positions, 1), torch.stack(done, 1), torch.stack(met, 1)
 
     def _starts(self, layouts: Layouts, generator: Generator) -> Tensor:

@@ -128,7 +128,7 @@ def _first(boxes: Tensor, start: Tensor, end: Tensor, gap: float) -> tuple[Tenso
     return hit, axis, torch.where(normal, face, point)  # the face itself: never a rounding error behind it
 
 
-def _cleared(boxes: Tensor, points: Tensor, gap: float) -> Tensor:
+def cleared(boxes: Tensor, points: Tensor, gap: float) -> Tensor:
     """Return points [B, 2] outside boxes, moved out to `gap` from those that are nearer, each the shortest way."""
     rows = torch.arange(len(boxes), device=boxes.device)
     for _ in range(3):  # out of one box may be near another: a corner has two walls
@@ -145,12 +145,12 @@ def _cleared(boxes: Tensor, points: Tensor, gap: float) -> Tensor:
 
 def _slide(boxes: Tensor, position: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     """Return where dots get that slide along what they hit, and whether they hit anything."""
-    position = _cleared(boxes, position, GAP)
+    position = cleared(boxes, position, GAP)
     blocked = torch.zeros_like(position[:, 0], dtype=torch.bool)
     end = position + step
     for _ in range(2):  # two walls stop a dot in the plane
         hit, axis, point = _first(boxes, position, end, GAP)
-        point = _cleared(boxes, point, GAP)  # in a corner, rounding may have put it behind the other wall
+        point = cleared(boxes, point, GAP)  # in a corner, rounding may have put it behind the other wall
         normal = torch.nn.functional.one_hot(axis, 2).bool()
         position = torch.where(hit.unsqueeze(-1), point, position)
         end = torch.where(hit.unsqueeze(-1) & normal, point, end)
@@ -162,7 +162,7 @@ def _slide(boxes: Tensor, position: Tensor, step: Tensor) -> tuple[Tensor, Tenso
 def _push(boxes: Tensor, position: Tensor, step: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Return where dots get that are pushed off what they hit, and whether they hit anything."""
     noise = NOISE * torch.randn(step.shape, generator=generator, device=generator.device, dtype=step.dtype)
-    position = _cleared(boxes, position, GAP)
+    position = cleared(boxes, position, GAP)
     end = position + step
     hit, axis, contact = _first(boxes, position, end, 0.0)
     normal, away = torch.nn.functional.one_hot(axis, 2).bool(), torch.where(end > position, -1.0, 1.0)

@@ -1,0 +1,258 @@
+"""The planners that are compared in mazes, by name: flat ones, hierarchies, and those that know the world.
+
+| name          | plans with                                         | follows it by                       |
+|---------------|----------------------------------------------------|-------------------------------------|
+| `flat_cem`    | level 1, held actions, cross-entropy               | its actions, anew after a few       |
+| `flat_tree`   | level 1, held actions, best-first search           | its actions, until they go wrong    |
+| `flat_servo`  | the same                                           | the servo that the hierarchies have |
+| `greedy`      | level 2, best-first search                         | the servo                           |
+| `experience`  | the same, with what failed in the world remembered | the servo                           |
+| `iterated`    | the same, and what fails in imagination, 8 rounds  | the servo                           |
+| `sampled`     | level 2, cross-entropy on the joint cost           | the servo                           |
+| `gradient`    | greedy, then descent on the joint cost             | the servo                           |
+| `oracle`      | the true shortest way, bend by bend                | the servo                           |
+| `straight`    | nothing                                            | the servo, to the goal              |
+| `random`      | nothing                                            | random steps                        |
+
+The servo takes the best of a few moves by one imagined step; all that have one have the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.evaluate.scenes import PIXEL, Scene, abstract_moves, around
+from jepa.minimize.sampling import Elites, cem
+from jepa.planning import control as flat
+from jepa.planning import moves
+from jepa.planning.held import held
+from jepa.planning.hierarchical import (
+    Descending,
+    Hierarchy,
+    Lower,
+    Rounds,
+    Rules,
+    Sampled,
+    Sampling,
+    Searching,
+    Settings,
+    Upper,
+    control,
+)
+from jepa.planning.hierarchical.planners import aimed
+from jepa.planning.level import Plan
+from jepa.planning.minimizers import Descent
+from jepa.planning.search import Search, search
+from jepa.planning.servo import nearest
+
+ARRIVED, NEAR, REACHED = 0.5, 2.0, 1.5  # pixels: to rest, to go on alone, and of a plan to the goal
+METHODS = ("flat_cem", "flat_tree", "flat_servo", "greedy", "experience", "iterated", "sampled", "gradient", "oracle")
+WITHOUT = ("straight", "random")  # that have no plan
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What planners are told, lengths in pixels; each was tuned for its own planner, by as many trials."""
+
+    steps: int = 80  # of an episode
+    flat_hold: int = 3
+    flat_cell: float = 1.5
+    flat_greed: float = 1.0  # 1: admissible
+    flat_headings: int = 12
+    cell: float = 2.0
+    greed: float = 1.0
+    doubt: float = -2.0  # least log odds of a step of an upper level
+    rounds: int = 8
+    weight: float = 10.0  # of a transition that failed, in steps of the upper level
+    spread: float = 2.5  # of what failed
+    joint: float = 1.0  # weight of the lower level in the joint cost
+    cem_horizon: int = 64
+    cem_hold: int = 8
+    cem_samples: int = 32
+    cem_rounds: int = 4
+    cem_spread: float = 1.0
+    cem_execute: int = 8
+    budget: int = 0  # evaluations of an episode at most; 0: any number
+    keep: bool = False
+
+
+class Done(NamedTuple):
+    """What was done in B episodes."""
+
+    plans: Tensor  # [B]
+    evaluations: Tensor  # [B, L] of each level
+    failed: Tensor  # [B] conditions that were not met
+    log: Any
+
+
+Method = Callable[[Scene, Numbers, Generator], Done]
+
+
+def method(name: str) -> Method:
+    """Return a planner by name. Raises: ValueError for one that does not exist."""
+    found = {
+        "flat_cem": flat_cem,
+        "flat_tree": flat_tree,
+        "flat_servo": flat_servo,
+        "greedy": partial(searched, rounds=1, experience=False),
+        "experience": partial(searched, rounds=1, experience=True),
+        "iterated": partial(searched, rounds=0, experience=True),
+        "sampled": partial(joint, how="sampled"),
+        "gradient": partial(joint, how="gradient"),
+        "oracle": oracle,
+        "straight": straight,
+        "random": randomly,
+    }
+    if name not in found:
+        raise ValueError(f"methods: expected some of {', '.join(found)}, found {name!r}")
+    return found[name]
+
+
+def servo(of: Scene) -> Tensor:
+    """Return the moves of the lowest level, of which the best is taken: twelve headings, six shorter, and none."""
+    return torch.cat([moves(of.lowest.actions, 12, (1.0,)), moves(of.lowest.actions, 6, (0.5,))[1:]])
+
+
+def rules(stride: int = 8) -> Rules:
+    """Return when a condition is met and when it is given up. Args: stride: steps that it is away at most."""
+    return Rules(near=1.0 * PIXEL, missed=2.0 * PIXEL, patience=2 * stride, stall=3)
+
+
+def lower(of: Scene, stride: int = 8) -> Lower:
+    """Return the lowest level as hierarchies use it."""
+    return Lower(of.lowest, rules(stride), servo(of))
+
+
+def admissible(longest: float) -> float:
+    """Return the greed of a search whose macro-steps move a code by at most so much."""
+    return 1 / longest
+
+
+def hierarchy_search(of: Scene, number: int, numbers: Numbers) -> Search:
+    """Return the search of an upper level."""
+    predictor, stride = of.model.levels[number - 1].predictor, of.stride(number)
+    greed = numbers.greed * admissible(stride * of.acting.limit * PIXEL / of.pixel)
+    cell = numbers.cell * (stride / of.stride(2))
+    return Search(abstract_moves(predictor), 1, cell * PIXEL, (REACHED * PIXEL) ** 2, greed)
+
+
+def flat_search(of: Scene, numbers: Numbers) -> Search:
+    """Return the search of level 1 over held actions."""
+    tried = 0.95 * of.acting.limit * around(((numbers.flat_headings, 1.0),))
+    greed = numbers.flat_greed * admissible(numbers.flat_hold * of.acting.limit * PIXEL / of.pixel)
+    hold, cell = numbers.flat_hold, numbers.flat_cell * PIXEL
+    return Search(tried, hold, cell, (ARRIVED * 2 * PIXEL) ** 2, greed)
+
+
+def settings(numbers: Numbers, experience: bool) -> Settings:
+    """Return when a hierarchy plans."""
+    return Settings(
+        numbers.steps, ARRIVED * PIXEL, NEAR * PIXEL, experience, numbers.weight, numbers.spread * PIXEL,
+        budget=numbers.budget or None, keep=numbers.keep,
+    )  # fmt: skip
+
+
+def searched(of: Scene, numbers: Numbers, generator: Generator, rounds: int, experience: bool) -> Done:
+    """Return what a hierarchy does that plans by search. Args: rounds: of thought, 0 for as many as the numbers say."""
+    thought = Rounds(rounds or numbers.rounds, numbers.joint)
+    uppers, below = [], lower(of)
+    for number in range(2, len(of.model.levels) + 1):
+        level, how, stride = of.upper(number, numbers.doubt), hierarchy_search(of, number, numbers), of.stride(number)
+        uppers.append(Upper(Searching(level, how, below, thought), below.rules))
+        between = Rules(REACHED * PIXEL, 2 * REACHED * PIXEL, 2 * stride * 2, stall=stride * 2)
+        below = Lower(level, between, search=how)
+    return run(of, tuple(uppers), numbers, generator, experience)
+
+
+def joint(of: Scene, numbers: Numbers, generator: Generator, how: str) -> Done:
+    """Return what a hierarchy does that plans by the joint cost. Args: how: sampled, or gradient."""
+    level, below, search = of.upper(2, numbers.doubt), lower(of), hierarchy_search(of, 2, numbers)
+    if how == "sampled":
+        sampling = Sampled(horizon=math.ceil(numbers.steps / 10), weight=numbers.joint)
+        plan = Sampling(level, sampling, below, search.tolerance)
+    else:
+        first = Searching(level, search, below, Rounds(1))
+        plan = Descending(level, below, first, Descent(steps=15, rate=0.05), numbers.joint)
+    return run(of, (Upper(plan, below.rules),), numbers, generator, True)
+
+
+def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
+    """Return what a flat plan does whose states are followed by the servo."""
+    below, search = lower(of), flat_search(of, numbers)
+    level = of.lowest._replace(stride=search.hold)
+    return run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
+
+
+def run(of: Scene, uppers: tuple[Upper, ...], numbers: Numbers, generator: Generator, experience: bool) -> Done:
+    """Return what a hierarchy does; of flat plans all evaluations are of level 1."""
+    hierarchy = Hierarchy(of.lowest, servo(of), uppers, of.goal)
+    log = control(of.acting, of.encode, hierarchy, generator, settings(numbers, experience))
+    return Done(log.plans, log.evaluations, log.failed, log)
+
+
+def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
+    """Return what a flat plan does whose actions are taken until they lead elsewhere."""
+    how = flat_search(of, numbers)
+
+    def whole(level: Any, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
+        """Return a plan in single steps; behind a macro-action stands where it ends."""
+        plan = search(level, s, generator, how).plan
+        parts = (part.repeat_interleave(how.hold, 1) for part in (plan.actions, plan.states))
+        return Plan(*parts, plan.length * how.hold, plan.value, plan.evaluations)
+
+    control_of = flat.Control(
+        numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, 0.75 * PIXEL, every=how.hold, plans=40
+    )
+    return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
+
+
+def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
+    """Return what the cross-entropy method does over held actions of level 1, in receding horizon."""
+    elites = Elites(numbers.cem_samples, numbers.cem_rounds, width=2, elites=max(2, numbers.cem_samples // 8))
+    minimizer = partial(cem, spread=numbers.cem_spread * of.acting.limit, sampling=elites)
+
+    def whole(level: Any, s: Tensor, generator: Generator, start: Tensor | None) -> Plan:
+        """Return a plan of held actions, whose cost is the sum of the distances on the way."""
+        summed = level._replace(cost=replace(level.cost, over="sum"), horizon=numbers.cem_horizon)
+        return held(summed, s, minimizer, numbers.cem_hold, generator, start)
+
+    control_of = flat.Control(
+        numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, execute=numbers.cem_execute, plans=numbers.steps
+    )
+    return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
+
+
+def _near(tried: Tensor, level: Any, s: Tensor, generator: Generator) -> Plan:
+    """Return the best of the servo's moves."""
+    return nearest(level, s, tried)
+
+
+def _flat(of: Scene, planners: tuple, control_of: flat.Control, generator: Generator) -> Done:
+    """Return what flat planners do."""
+    level = of.lowest
+    aim = aimed(level, of.goal)
+    log = flat.control(of.acting, of.encode, aim, planners, generator, control_of)
+    return Done(log.plans, log.evaluations.unsqueeze(1), torch.zeros_like(log.plans), log)
+
+
+def straight(of: Scene, numbers: Numbers, generator: Generator) -> Done:
+    """Return what the servo does that is asked for the goal itself."""
+    return run(of, (Upper(_Nothing(), rules()),), replace(numbers, budget=1), generator, False)
+
+
+def randomly(of: Scene, numbers: Numbers, generator: Generator) -> Done:
+    """Return what random steps do, uniform in heading and length."""
+    count = len(of.goal)
+    for _ in range(numbers.steps):
+        angle, length = torch.rand(2, count, 1, generator=generator)
+        angle = 2 * math.pi * angle
+        of.acting.act(of.acting.limit * length * torch.cat([angle.cos(), angle.sin()], 1))
+    none = torch.zeros(count, dtype=torch.long)
+    return Done(none, none.unsqueeze(1), none, None)

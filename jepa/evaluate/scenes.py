@@ -1,0 +1,138 @@
+"""What planners are given of a batch of episodes: how it is seen, its map, and the levels of a trained hierarchy.
+
+Nobody is told a position. The lowest level sees the *percept*, in which shut gates are shut. Upper levels see the same,
+or a *map*, in which shut gates look open: they are told of the gates, or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa.abstract import Abstract
+from jepa.keypoints import UNIT
+from jepa.planning.actions import Box
+from jepa.planning.level import Level, episodic
+from jepa.static import OVERLAP, moving, separate
+
+PIXEL = 1 / UNIT  # what a pixel is in a code of places
+FARTHEST = 2.3  # length of an abstract action at most: within what training has seen, 93 % of N(0, 1) in the plane
+MOVES = ((12, 2.2), (6, 1.1))  # headings and lengths of those that a search tries
+STEPS = ((12, 6.0), (6, 3.0))  # the same of subgoals, in pixels
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch of episodes as a trained hierarchy sees it."""
+
+    model: Any  # an HJEPA
+    acting: Any
+    percept: Tensor  # [B, C, S, S] what stays the same, with the gates as they are
+    map: Tensor  # [B, C, S, S] what the upper levels see
+    encode: Callable[[Tensor], Tensor]  # pictures [B, C, S, S] -> s [B, D]
+    goal: Tensor  # [B, D]
+    pixel: float = 1.0  # units of a pixel
+
+    def stride(self, number: int) -> int:
+        """Return how many steps of the lowest level a step of level `number` spans."""
+        return self.model.clocks[number - 1].stride
+
+    @property
+    def lowest(self) -> Level:
+        """The lowest level; its cost is not asked."""
+        step = self.model.levels[0].bound(self.percept)
+        return episodic(Level(step, Free(), 1, Box(2, norm=self.acting.limit)))
+
+    def upper(self, number: int, doubt: float) -> Level:
+        """Return level `number`, from 2, whose actions are abstract ones. Args: doubt: least log odds of a step."""
+        predictor = self.model.levels[number - 1].predictor
+        passage = Plausible(doubts(predictor, self.map), doubt)
+        box = Box(predictor.latent, norm=None if predictor.of == "subgoal" else FARTHEST)
+        return episodic(Level(Acted(predictor.bind(self.map)), Free(), 1, box, self.stride(number), passage=passage))
+
+
+def scene(model: Any, acting: Any, map: Tensor | None = None, pixel: float = 1.0) -> Scene:
+    """Return what a hierarchy is given of episodes at their start.
+
+    Args: map: [B, C, S, S] without a dot, that upper levels see in the place of the percept; pixel: in units.
+    """
+    static, _ = separate(torch.stack([acting.observe(), acting.goal], 1))
+
+    def encode(pictures: Tensor) -> Tensor:
+        """Return s [B, D]."""
+        return model.levels[0].representation(moving(pictures.unsqueeze(1), static, OVERLAP)[:, 0])
+
+    shown = static if map is None else torch.minimum(static, map)
+    return Scene(model, acting, static, shown, encode, encode(acting.goal), pixel)
+
+
+class Free:
+    """A cost of nothing, for levels whose goal somebody else names."""
+
+    def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return [B, K] zeros."""
+        return states.new_zeros(states.shape[:2])
+
+    def rows(self, index: Tensor) -> Free:
+        """Return the same."""
+        return self
+
+
+class Acted:
+    """The step of an upper level whose actions are its latents: (s, z, ·) -> s̃."""
+
+    def __init__(self, bound: Any) -> None:
+        self._bound = bound
+
+    def __call__(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, D]."""
+        return self._bound(s, s.new_zeros(1, 1, 0), a)
+
+    def rows(self, index: Tensor) -> Acted:
+        """Return the step of some episodes."""
+        return Acted(self._bound.rows(index))
+
+
+class Plausible:
+    """A passage that forbids the steps that heads doubt: 0, or infinity where the least of the log odds is too low."""
+
+    def __init__(self, heads: tuple[Any, ...], least: float) -> None:
+        self._heads, self._least = heads, least
+
+    def __call__(self, s: Tensor, after: Tensor, a: Tensor) -> Tensor:
+        """Return [B, K]."""
+        odds = torch.stack([head(s, after, after)[..., 0] for head in self._heads]).amin(0)
+        return torch.where(odds >= self._least, 0.0, math.inf)
+
+    def rows(self, index: Tensor) -> Plausible:
+        """Return the passage of some episodes."""
+        return Plausible(tuple(head.rows(index) for head in self._heads), self._least)
+
+
+def doubts(predictor: Abstract, static: Tensor) -> tuple[Any, ...]:
+    """Return the heads of a predictor that doubt steps, on maps static [B, C, S, S]."""
+    heads = [predictor.on(predictor.fine(static), "doubts")]
+    if predictor.reachable is not None:
+        heads.append(predictor.on(predictor.map(static), "end"))
+    return tuple(heads)
+
+
+def abstract_moves(predictor: Abstract, still: bool = False) -> Tensor:
+    """Return the abstract actions [M, 2] that a search tries: headings at two lengths. Args: still: whether 0 is one."""
+    rings = STEPS if predictor.of == "subgoal" else MOVES
+    scale = PIXEL / predictor.reach if predictor.of == "subgoal" else 1.0
+    return around(rings, scale, still)
+
+
+def around(rings: tuple[tuple[int, float], ...], scale: float = 1.0, still: bool = False) -> Tensor:
+    """Return points [M, 2] evenly spaced on rings, (number, radius) each. Args: still: whether 0 is one of them."""
+    parts = []
+    for number, radius in rings:
+        angle = 2 * math.pi / number * torch.arange(number)
+        parts.append(scale * radius * torch.stack([angle.cos(), angle.sin()], -1))
+    return torch.cat([torch.zeros(1, 2), *parts] if still else parts)
