@@ -1,4 +1,4 @@
-"""Planning by best-first search: the cheapest way to the goal where steps cost more than their number (Hart et al. 1968).
+"""Planning by best-first search: the cheapest way where steps cost more than their number (Hart et al. 1968).
 
     f = g + greed · √C(s̃),     g = Σ_t (1 + passage(s̃_t, s̃_{t+1}, a_t))
 
@@ -36,12 +36,13 @@ class Search:
     most: int | None = None  # evaluations per episode at most
     rounds: int = 1000  # at most
     axes: int | None = None  # the first numbers of s make the cell; None: all, at most 3
+    extra: int = 0  # how many whole numbers at the end of s tell cells apart, such as the progress of a task
     rotate: bool = True  # whether moves of width 2 are turned, and cells are moved, by chance, per plan and episode
 
     def __post_init__(self) -> None:
         if self.moves.dim() != 2 or not len(self.moves):
             raise ValueError(f"moves: expected [M, A] with M at least 1, found {list(self.moves.shape)}")
-        for name, least in (("hold", 1), ("width", 1), ("rounds", 0), ("greed", 0)):
+        for name, least in (("hold", 1), ("width", 1), ("rounds", 0), ("greed", 0), ("extra", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}: expected at least {least}, found {getattr(self, name)}")
         if self.most is not None and self.most < 0:
@@ -79,14 +80,16 @@ def search(level: Level, s: Tensor, generator: Generator, settings: Search, left
     """Return the cheapest way from s to where the level's cost is within the tolerance.
 
     Args: level: of its cost only single states are asked; where it differs between episodes, `level.rows` is needed;
-        s: [B, D]; generator: on the device of s; settings: sizes; left: [B] evaluations at most, beside `settings.most`.
+        s: [B, D]; generator: on the device of s; settings: sizes; left: [B] evaluations at most, beside the settings'.
     Returns: plans in macro-actions; length 0 where nothing is better than s, or s is at the goal.
     Raises: ValueError for a state that is not [B, D] or not a number, moves of another width than actions, costs that
-        are not numbers, or a passage below 0.
+        are not numbers, a passage below 0, or extra numbers that are too many or too large.
     """
     checked_state(s)
     if settings.moves.shape[1] != level.actions.width:
         raise ValueError(f"moves: expected actions of width {level.actions.width}, found {settings.moves.shape[1]}")
+    if settings.extra >= s.shape[1]:
+        raise ValueError(f"extra: expected fewer than the {s.shape[1]} numbers of s, found {settings.extra}")
     moves, grid = _drawn(level, s, generator, settings)
     nodes, opened = _roots(level, s, grid, moves), torch.ones(len(s), dtype=torch.bool, device=s.device)
     used = torch.zeros_like(nodes.episode)
@@ -106,16 +109,16 @@ def search(level: Level, s: Tensor, generator: Generator, settings: Search, left
 def _drawn(level: Level, s: Tensor, generator: Generator, settings: Search) -> tuple[Tensor, Grid]:
     """Return the moves [B, M, A] of each episode and the grid of its cells."""
     like = {"generator": generator, "dtype": s.dtype, "device": s.device}
-    axes = min(s.shape[1], 3 if settings.axes is None else settings.axes)
+    axes = min(s.shape[1] - settings.extra, 3 if settings.axes is None else settings.axes)
     turn, shift = torch.rand(len(s), 1, **like), torch.rand(len(s), axes, **like)
     moves = settings.moves.to(s).expand(len(s), -1, -1)
     if not settings.rotate:
-        return moves, Grid(settings.cell, torch.zeros_like(shift))
+        return moves, Grid(settings.cell, torch.zeros_like(shift), settings.extra)
     if moves.shape[2] == 2:
         (x, y), angle = moves.unbind(-1), 2 * math.pi * turn
         moves = torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], -1)
         moves = level.actions.project(moves)
-    return moves, Grid(settings.cell, settings.cell * shift)
+    return moves, Grid(settings.cell, settings.cell * shift, settings.extra)
 
 
 def _roots(level: Level, s: Tensor, grid: Grid, moves: Tensor) -> _Nodes:
