@@ -8,6 +8,7 @@
 | `greedy`      | level 2, best-first search                         | the servo                           |
 | `experience`  | the same, with what failed in the world remembered | the servo                           |
 | `iterated`    | the same, and what fails in imagination, 8 rounds  | the servo                           |
+| `unweighted`  | the same, the lower level weighted by 0: greedy    | the servo                           |
 | `sampled`     | level 2, cross-entropy on the joint cost           | the servo                           |
 | `gradient`    | greedy, then descent on the joint cost             | the servo                           |
 | `oracle`      | the true shortest way, bend by bend                | the servo                           |
@@ -97,6 +98,8 @@ class Done(NamedTuple):
     evaluations: Tensor  # [B, L] of each level
     failed: Tensor  # [B] conditions that were not met
     log: Any
+    levels: tuple[int, ...] = (1,)  # which level's step each column of the evaluations is
+    doubted: int = 0  # evaluations of the last column for each one of the heads that doubt flat plans; 0: none
 
 
 Method = Callable[[Scene, Numbers, Generator], Done]
@@ -111,6 +114,7 @@ def method(name: str) -> Method:
         "greedy": partial(searched, rounds=1, experience=False),
         "experience": partial(searched, rounds=1, experience=True),
         "iterated": partial(searched, rounds=0, experience=True),
+        "unweighted": partial(searched, rounds=0, experience=False, weight=0.0),
         "sampled": partial(joint, how="sampled"),
         "gradient": partial(joint, how="gradient"),
         "oracle": oracle,
@@ -166,9 +170,14 @@ def settings(numbers: Numbers, experience: bool) -> Settings:
     )  # fmt: skip
 
 
-def searched(of: Scene, numbers: Numbers, generator: Generator, rounds: int, experience: bool) -> Done:
-    """Return what a hierarchy does that plans by search. Args: rounds: of thought, 0 for as many as the numbers say."""
-    thought = Rounds(rounds or numbers.rounds, numbers.joint)
+def searched(
+    of: Scene, numbers: Numbers, generator: Generator, rounds: int, experience: bool, weight: float = 1.0
+) -> Done:
+    """Return what a hierarchy does that plans by search.
+
+    Args: rounds: of thought, 0 for as many as the numbers say; weight: factor of the lower level in the joint cost.
+    """
+    thought = Rounds(rounds or numbers.rounds, weight * numbers.joint)
     uppers, below = [], lower(of)
     for number in range(2, len(of.model.levels) + 1):
         level, how, stride = of.upper(number, numbers.doubt), hierarchy_search(of, number, numbers), of.stride(number)
@@ -207,14 +216,16 @@ def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     """Return what a flat plan does whose states are followed by the servo."""
     below, search = lower(of), flat_search(of, numbers)
     level = doubted(of, numbers.flat_doubt)._replace(stride=search.hold)
-    return run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
+    done = run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
+    return done._replace(levels=(1, 1), doubted=0 if numbers.flat_doubt == -math.inf else search.hold)
 
 
 def run(of: Scene, uppers: tuple[Upper, ...], numbers: Numbers, generator: Generator, experience: bool) -> Done:
-    """Return what a hierarchy does; of flat plans all evaluations are of level 1."""
+    """Return what a hierarchy does."""
     hierarchy = Hierarchy(of.lowest, servo(of), uppers, of.goal)
     log = control(of.acting, of.encode, hierarchy, generator, settings(numbers, experience))
-    return Done(log.plans, log.evaluations, log.failed, log)
+    levels = tuple(range(1, 2 + len(uppers)))
+    return Done(log.plans, log.evaluations, log.failed, log, levels)
 
 
 def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
@@ -230,7 +241,8 @@ def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, 0.75 * PIXEL, every=how.hold, plans=40
     )
-    return _flat(of, doubted(of, numbers.flat_doubt), (whole, partial(_near, servo(of))), control_of, generator)
+    done = _flat(of, doubted(of, numbers.flat_doubt), (whole, partial(_near, servo(of))), control_of, generator)
+    return done._replace(doubted=0 if numbers.flat_doubt == -math.inf else how.hold)
 
 
 def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
