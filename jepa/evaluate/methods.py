@@ -46,7 +46,7 @@ from jepa.planning.hierarchical import (
     Upper,
     control,
 )
-from jepa.planning.hierarchical.planners import aimed
+from jepa.planning.hierarchical.pursuit import aimed
 from jepa.planning.level import Plan
 from jepa.planning.minimizers import Descent
 from jepa.planning.search import Search, search

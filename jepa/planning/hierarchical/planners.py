@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from jepa.planning.costs import Distance
 from jepa.planning.hierarchical.joint import Sampled, descended, sampled
 from jepa.planning.hierarchical.memory import Memory
 from jepa.planning.hierarchical.proposals import Lower, Proposal, Rounds, propose
-from jepa.planning.hierarchical.pursuit import with_passage
+from jepa.planning.hierarchical.pursuit import aimed, with_passage
 from jepa.planning.level import Level, selected
 from jepa.planning.minimizers import Descent
 from jepa.planning.search import Search
@@ -73,17 +72,6 @@ class Descending:
         level, lower = aimed(selected(self.level, rows), target), selected(self.lower.level, rows)
         settings = self.descent, self.weight, self.level.stride
         return descended(level, lower, s, proposal, generator, *settings), memory
-
-
-def aimed(level: Level, target: Tensor) -> Level:
-    """Return a level of n episodes whose cost is the distance to targets [n, D]."""
-    goal = Distance(target)
-
-    def at(index: Tensor) -> Level:
-        """Return the level of some of these episodes."""
-        return selected(level, index)._replace(cost=goal.rows(index))
-
-    return level._replace(cost=goal, rows=at)
 
 
 def below(lower: Lower, rows: Tensor) -> Lower:

@@ -80,14 +80,17 @@ def sought(
     left: Tensor | None = None,
 ) -> Found:  # fmt: skip
     """Return the cheapest ways to conditions [n, D]. Args: near: distance at which one is met."""
-    goal = Distance(target)
+    return search(aimed(level, target), s, generator, replace(settings, tolerance=near**2), left)
+
+
+def aimed(level: Level, target: Tensor) -> Level:
+    """Return a level of n episodes whose cost is the distance to targets [n, D], of all of them and of some."""
 
     def at(index: Tensor) -> Level:
         """Return the level of some of these episodes."""
-        return selected(level, index)._replace(cost=goal.rows(index))
+        return aimed(selected(level, index), target[index])
 
-    toward = level._replace(cost=goal, rows=at)
-    return search(toward, s, generator, replace(settings, tolerance=near**2), left)
+    return level._replace(cost=Distance(target), rows=at)
 
 
 def ends(found: Found, s: Tensor) -> Tensor:
