@@ -91,7 +91,7 @@ def driven(subject: Planning, tasks: Tasks, name: str, numbers: Numbers, sees: s
 def seen(subject: Planning, acting: Any, sees: str = PERCEPT) -> Scene:
     """Return what the hierarchy is given of episodes."""
     map = None if sees == PERCEPT else subject.world.map(acting.tasks.layouts)
-    return scene(subject.model, acting, map, 1 / subject.world.resolution)
+    return scene(subject.model, subject.world, acting, map)
 
 
 def arrived(positions: Tensor, goal: Tensor, done: Done) -> Arrived:

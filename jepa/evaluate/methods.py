@@ -28,15 +28,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from jepa.evaluate.oracles import Shortest
 from jepa.evaluate.scenes import PIXEL, Scene, abstract_moves, around
 from jepa.minimize.sampling import Elites, cem
-from jepa.planning import control as flat
+from jepa.planning.control import Control
+from jepa.planning.control import control as flat_control
 from jepa.planning import moves
 from jepa.planning.held import held
 from jepa.planning.hierarchical import (
     Descending,
     Hierarchy,
     Lower,
+    Memory,
+    Proposal,
     Rounds,
     Rules,
     Sampled,
@@ -183,6 +187,11 @@ def joint(of: Scene, numbers: Numbers, generator: Generator, how: str) -> Done:
     return run(of, (Upper(plan, below.rules),), numbers, generator, True)
 
 
+def oracle(of: Scene, numbers: Numbers, generator: Generator) -> Done:
+    """Return what the learned lowest level does on true shortest ways."""
+    return run(of, (Upper(Shortest(of), replace(rules(), patience=40)),), numbers, generator, False)
+
+
 def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     """Return what a flat plan does whose states are followed by the servo."""
     below, search = lower(of), flat_search(of, numbers)
@@ -207,7 +216,7 @@ def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
         parts = (part.repeat_interleave(how.hold, 1) for part in (plan.actions, plan.states))
         return Plan(*parts, plan.length * how.hold, plan.value, plan.evaluations)
 
-    control_of = flat.Control(
+    control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, 0.75 * PIXEL, every=how.hold, plans=40
     )
     return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
@@ -223,7 +232,7 @@ def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
         summed = level._replace(cost=replace(level.cost, over="sum"), horizon=numbers.cem_horizon)
         return held(summed, s, minimizer, numbers.cem_hold, generator, start)
 
-    control_of = flat.Control(
+    control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, execute=numbers.cem_execute, plans=numbers.steps
     )
     return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
@@ -234,17 +243,28 @@ def _near(tried: Tensor, level: Any, s: Tensor, generator: Generator) -> Plan:
     return nearest(level, s, tried)
 
 
-def _flat(of: Scene, planners: tuple, control_of: flat.Control, generator: Generator) -> Done:
+def _flat(of: Scene, planners: tuple, control_of: Control, generator: Generator) -> Done:
     """Return what flat planners do."""
     level = of.lowest
     aim = aimed(level, of.goal)
-    log = flat.control(of.acting, of.encode, aim, planners, generator, control_of)
+    log = flat_control(of.acting, of.encode, aim, planners, generator, control_of)
     return Done(log.plans, log.evaluations.unsqueeze(1), torch.zeros_like(log.plans), log)
+
+
+class Nothing:
+    """A planner that has no plan."""
+
+    def __call__(
+        self, rows: Tensor, s: Tensor, target: Tensor, memory: Memory, generator: Generator, left: Tensor | None
+    ) -> tuple[Proposal, Memory]:
+        """Return the goal as the one condition."""
+        none = torch.zeros_like(rows)
+        return Proposal(target.unsqueeze(1), none + 1, s.new_zeros(len(s), 1, 1), s.new_zeros(len(s)), none, none, []), memory
 
 
 def straight(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     """Return what the servo does that is asked for the goal itself."""
-    return run(of, (Upper(_Nothing(), rules()),), replace(numbers, budget=1), generator, False)
+    return run(of, (Upper(Nothing(), rules()),), numbers, generator, False)
 
 
 def randomly(of: Scene, numbers: Numbers, generator: Generator) -> Done:

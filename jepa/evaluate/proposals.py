@@ -88,9 +88,13 @@ def impossible(layouts: Layouts, start: Tensor, points: Tensor, reach: float) ->
     count = points.shape[1]
     start = start.unsqueeze(1).expand_as(points) if start.dim() == 2 else start
     all_layouts, walls = layouts.repeat(count), obstacles(layouts).repeat_interleave(count, 0)
-    # reading is not exact: points a little inside a wall are moved out
+    # reading is not exact: points a little inside a wall are moved out, and those that stay inside count without a way
     from_, to = (cleared(walls, part.flatten(0, 1), 1e-3) for part in (start, points))
-    length = geodesic(all_layouts, from_, to).length.view(-1, count)
+    lost = [within(walls, part).any(1) for part in (from_, to)]
+    middle = layouts.bounds.new_tensor([4.0, 4.0])  # of a room
+    from_, to = (torch.where(bad.unsqueeze(1), middle, part) for bad, part in zip(lost, (from_, to), strict=True))
+    length = geodesic(all_layouts, from_, to).length
+    length = torch.where(lost[0] | lost[1], torch.inf, length).view(-1, count)
     return inside(layouts, points) | (length > reach + SLACK)
 
 

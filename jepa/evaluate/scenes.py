@@ -36,7 +36,19 @@ class Scene:
     map: Tensor  # [B, C, S, S] what the upper levels see
     encode: Callable[[Tensor], Tensor]  # pictures [B, C, S, S] -> s [B, D]
     goal: Tensor  # [B, D]
-    pixel: float = 1.0  # units of a pixel
+    world: Any
+
+    @property
+    def pixel(self) -> float:
+        """What a pixel is in the world's units."""
+        x0, _, x1, _ = self.acting.tasks.layouts.extent[0].tolist()
+        return 1 / self.world.resolution if hasattr(self.world, "resolution") else (x1 - x0) / self.world.size
+
+    def codes(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """Return codes [n, P, D] of dots at positions [n, P, 2] of episodes rows [n], for oracles and pictures."""
+        pictures = self.world.draw(self.acting.tasks.layouts.rows(rows), positions)
+        moved = (pictures - self.percept[rows].unsqueeze(1)).clamp(min=0)
+        return self.model.levels[0].representation(moved.flatten(0, 1)).unflatten(0, positions.shape[:2])
 
     def stride(self, number: int) -> int:
         """Return how many steps of the lowest level a step of level `number` spans."""
@@ -56,10 +68,10 @@ class Scene:
         return episodic(Level(Acted(predictor.bind(self.map)), Free(), 1, box, self.stride(number), passage=passage))
 
 
-def scene(model: Any, acting: Any, map: Tensor | None = None, pixel: float = 1.0) -> Scene:
+def scene(model: Any, world: Any, acting: Any, map: Tensor | None = None) -> Scene:
     """Return what a hierarchy is given of episodes at their start.
 
-    Args: map: [B, C, S, S] without a dot, that upper levels see in the place of the percept; pixel: in units.
+    Args: world: of the episodes; map: [B, C, S, S] without a dot, that upper levels see in the place of the percept.
     """
     static, _ = separate(torch.stack([acting.observe(), acting.goal], 1))
 
@@ -68,7 +80,7 @@ def scene(model: Any, acting: Any, map: Tensor | None = None, pixel: float = 1.0
         return model.levels[0].representation(moving(pictures.unsqueeze(1), static, OVERLAP)[:, 0])
 
     shown = static if map is None else torch.minimum(static, map)
-    return Scene(model, acting, static, shown, encode, encode(acting.goal), pixel)
+    return Scene(model, acting, static, shown, encode, encode(acting.goal), world)
 
 
 class Free:

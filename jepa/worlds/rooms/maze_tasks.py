@@ -13,7 +13,7 @@ from jepa.worlds.rooms.layouts import Layouts, at_least_one
 from jepa.worlds.rooms.tasks import QUANTUM, Tasks, checked_tasks
 
 MARGIN = 1.5  # of starts and goals to walls, in units
-APART = 5.0  # how far starts and goals are from each other at least, in units
+APART = 7.0  # how far starts and goals are from each other at least, in units: their dots hardly overlap in a picture
 DETOUR = 2.0  # by how much a way must be longer than on the map for the map to mislead, in units
 ONE = round(1 / QUANTUM)  # a unit, in quanta
 MOST = 14  # rooms a side whose coordinates in quanta are int16
@@ -25,7 +25,7 @@ def draw_tasks(layouts: Layouts, rooms: int, generator: Generator) -> Tasks:
     """Return a task in each of B layouts of rooms × rooms.
 
     The rooms of start and goal are a uniform one of all ordered pairs of different rooms. In them both are uniform at
-    least 1.5 units from the walls, drawn again, in the same rooms, where they are less than 5 units apart.
+    least 1.5 units from the walls, drawn again, in the same rooms, where they are less than 7 units apart.
     Raises: ValueError for a single room.
     """
     _several(rooms)
