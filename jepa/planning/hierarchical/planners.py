@@ -1,4 +1,4 @@
-"""The planners of an upper level that `control` calls: search, greedy or iterated; the joint cost, sampled or descended.
+"""What `control` plans an upper level by: search, greedy or iterated; the joint cost, sampled or descended.
 
 All of them are given the level with its own limits and passages, and the level below with how it pursues; the goal is
 what `control` names, the episode's or what the level above asks for.
