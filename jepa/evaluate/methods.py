@@ -29,7 +29,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.evaluate.oracles import Shortest
-from jepa.evaluate.scenes import PIXEL, Scene, abstract_moves, around
+from jepa.evaluate.scenes import PIXEL, Plausible, Scene, abstract_moves, around, doubts
 from jepa.minimize.sampling import Elites, cem
 from jepa.planning.control import Control
 from jepa.planning.control import control as flat_control
@@ -51,7 +51,7 @@ from jepa.planning.hierarchical import (
     control,
 )
 from jepa.planning.hierarchical.pursuit import aimed
-from jepa.planning.level import Plan
+from jepa.planning.level import Level, Plan, episodic
 from jepa.planning.minimizers import Descent
 from jepa.planning.search import Search, search
 from jepa.planning.servo import nearest
@@ -70,6 +70,9 @@ class Numbers:
     flat_cell: float = 1.5
     flat_greed: float = 1.0  # 1: admissible
     flat_headings: int = 12
+    flat_doubt: float = -math.inf  # least log odds of a step of flat plans, by the heads of level 2
+    width: int = 16  # nodes that a search expands in a round
+    flat_most: int = 100000  # evaluations of a flat plan at most
     cell: float = 2.0
     greed: float = 1.0
     doubt: float = -2.0  # least log odds of a step of an upper level
@@ -144,7 +147,7 @@ def hierarchy_search(of: Scene, number: int, numbers: Numbers) -> Search:
     predictor, stride = of.model.levels[number - 1].predictor, of.stride(number)
     greed = numbers.greed * admissible(stride * of.acting.limit * PIXEL / of.pixel)
     cell = numbers.cell * (stride / of.stride(2))
-    return Search(abstract_moves(predictor), 1, cell * PIXEL, (REACHED * PIXEL) ** 2, greed)
+    return Search(abstract_moves(predictor), 1, cell * PIXEL, (REACHED * PIXEL) ** 2, greed, numbers.width)
 
 
 def flat_search(of: Scene, numbers: Numbers) -> Search:
@@ -152,7 +155,7 @@ def flat_search(of: Scene, numbers: Numbers) -> Search:
     tried = 0.95 * of.acting.limit * around(((numbers.flat_headings, 1.0),))
     greed = numbers.flat_greed * admissible(numbers.flat_hold * of.acting.limit * PIXEL / of.pixel)
     hold, cell = numbers.flat_hold, numbers.flat_cell * PIXEL
-    return Search(tried, hold, cell, (ARRIVED * 2 * PIXEL) ** 2, greed)
+    return Search(tried, hold, cell, (ARRIVED * 2 * PIXEL) ** 2, greed, numbers.width, numbers.flat_most)
 
 
 def settings(numbers: Numbers, experience: bool) -> Settings:
@@ -192,10 +195,18 @@ def oracle(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     return run(of, (Upper(Shortest(of), replace(rules(), patience=40)),), numbers, generator, False)
 
 
+def doubted(of: Scene, least: float) -> Level:
+    """Return level 1 with steps that the heads of level 2 let pass; all, where the least odds are −∞."""
+    if least == -math.inf:
+        return of.lowest
+    head = doubts(of.model.levels[1].predictor, of.percept)[:1]
+    return episodic(of.lowest._replace(passage=Plausible(head, least)))
+
+
 def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     """Return what a flat plan does whose states are followed by the servo."""
     below, search = lower(of), flat_search(of, numbers)
-    level = of.lowest._replace(stride=search.hold)
+    level = doubted(of, numbers.flat_doubt)._replace(stride=search.hold)
     return run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
 
 
@@ -219,7 +230,7 @@ def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, 0.75 * PIXEL, every=how.hold, plans=40
     )
-    return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
+    return _flat(of, doubted(of, numbers.flat_doubt), (whole, partial(_near, servo(of))), control_of, generator)
 
 
 def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
@@ -235,7 +246,7 @@ def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, execute=numbers.cem_execute, plans=numbers.steps
     )
-    return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
+    return _flat(of, of.lowest, (whole, partial(_near, servo(of))), control_of, generator)
 
 
 def _near(tried: Tensor, level: Any, s: Tensor, generator: Generator) -> Plan:
@@ -243,9 +254,8 @@ def _near(tried: Tensor, level: Any, s: Tensor, generator: Generator) -> Plan:
     return nearest(level, s, tried)
 
 
-def _flat(of: Scene, planners: tuple, control_of: Control, generator: Generator) -> Done:
+def _flat(of: Scene, level: Level, planners: tuple, control_of: Control, generator: Generator) -> Done:
     """Return what flat planners do."""
-    level = of.lowest
     aim = aimed(level, of.goal)
     log = flat_control(of.acting, of.encode, aim, planners, generator, control_of)
     return Done(log.plans, log.evaluations.unsqueeze(1), torch.zeros_like(log.plans), log)

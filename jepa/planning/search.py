@@ -37,12 +37,13 @@ class Search:
     most: int | None = None  # evaluations per episode at most
     rounds: int = 1000  # at most
     axes: int | None = None  # the first numbers of s make the cell; None: all, at most 3
+    extra: int = 0  # how many whole numbers at the end of s tell cells apart, such as the progress of a task
     rotate: bool = True  # whether moves of width 2 are turned, and cells are moved, by chance, per plan and episode
 
     def __post_init__(self) -> None:
         if self.moves.dim() != 2 or not len(self.moves):
             raise ValueError(f"moves: expected [M, A] with M at least 1, found {list(self.moves.shape)}")
-        for name, least in (("hold", 1), ("width", 1), ("rounds", 0), ("greed", 0)):
+        for name, least in (("hold", 1), ("width", 1), ("rounds", 0), ("greed", 0), ("extra", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}: expected at least {least}, found {getattr(self, name)}")
         if self.most is not None and self.most < 0:
@@ -83,15 +84,10 @@ def search(level: Level, s: Tensor, generator: Generator, settings: Search, left
         s: [B, D]; generator: on the device of s; settings: sizes; left: [B] evaluations at most, beside the settings'.
     Returns: plans in macro-actions; length 0 where nothing is better than s, or s is at the goal.
     Raises: ValueError for a state that is not [B, D] or not a number, more than 32767 episodes, another number of
-        limits, moves of another width than actions, costs that are not numbers, or a passage below 0.
+        limits, moves of another width than actions, costs that are not numbers, a passage below 0, or extra numbers
+        that are too many or too large.
     """
-    checked_state(s)
-    if len(s) > EPISODES:
-        raise ValueError(f"s: expected at most {EPISODES} episodes, found {len(s)}")
-    if left is not None and left.shape != s.shape[:1]:
-        raise ValueError(f"left: expected {[len(s)]}, found {list(left.shape)}")
-    if settings.moves.shape[1] != level.actions.width:
-        raise ValueError(f"moves: expected actions of width {level.actions.width}, found {settings.moves.shape[1]}")
+    _refuse(level, s, settings, left)
     moves, grid = _drawn(level, s, generator, settings)
     nodes, opened = _roots(level, s, grid, moves), torch.ones(len(s), dtype=torch.bool, device=s.device)
     used = torch.zeros_like(nodes.episode)
@@ -108,19 +104,32 @@ def search(level: Level, s: Tensor, generator: Generator, settings: Search, left
     return _found(nodes, goal, used, s)
 
 
+def _refuse(level: Level, s: Tensor, settings: Search, left: Tensor | None) -> None:
+    """Raises: ValueError for what a search cannot begin with."""
+    checked_state(s)
+    if len(s) > EPISODES:
+        raise ValueError(f"s: expected at most {EPISODES} episodes, found {len(s)}")
+    if left is not None and left.shape != s.shape[:1]:
+        raise ValueError(f"left: expected {[len(s)]}, found {list(left.shape)}")
+    if settings.moves.shape[1] != level.actions.width:
+        raise ValueError(f"moves: expected actions of width {level.actions.width}, found {settings.moves.shape[1]}")
+    if settings.extra >= s.shape[1]:
+        raise ValueError(f"extra: expected fewer than the {s.shape[1]} numbers of s, found {settings.extra}")
+
+
 def _drawn(level: Level, s: Tensor, generator: Generator, settings: Search) -> tuple[Tensor, Grid]:
     """Return the moves [B, M, A] of each episode, within their limits, and the grid of its cells."""
     like = {"generator": generator, "dtype": s.dtype, "device": s.device}
-    axes = min(s.shape[1], 3 if settings.axes is None else settings.axes)
+    axes = min(s.shape[1] - settings.extra, 3 if settings.axes is None else settings.axes)
     turn, shift = torch.rand(len(s), 1, **like), torch.rand(len(s), axes, **like)
     moves = level.actions.project(settings.moves.to(s)).expand(len(s), -1, -1)
     if not settings.rotate:
-        return moves, Grid(settings.cell, torch.zeros_like(shift))
+        return moves, Grid(settings.cell, torch.zeros_like(shift), settings.extra)
     if moves.shape[2] == 2:
         (x, y), angle = settings.moves.to(s).expand_as(moves).unbind(-1), 2 * math.pi * turn
         moves = torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], -1)
         moves = level.actions.project(moves)
-    return moves, Grid(settings.cell, settings.cell * shift)
+    return moves, Grid(settings.cell, settings.cell * shift, settings.extra)
 
 
 def _roots(level: Level, s: Tensor, grid: Grid, moves: Tensor) -> _Nodes:

@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 
 from jepa.planning.costs import Distance
 from jepa.planning.hierarchical.course import Course
-from jepa.planning.hierarchical.memory import Passages
 from jepa.planning.level import Level, selected
+from jepa.planning.passages import raised
 from jepa.planning.search import Found, Search, search
 
 
@@ -28,11 +28,6 @@ def toward(level: Level, s: Tensor, target: Tensor, moves: Tensor) -> tuple[Tens
     best = cost.argmin(1)
     rows = torch.arange(len(s), device=s.device)
     return a[0, best], after[rows, best]
-
-
-def raised(level: Level, s: Tensor) -> Tensor:
-    """Return what the level above makes of states [..., D]."""
-    return s if level.up is None else level.up(s)
 
 
 @torch.no_grad()
@@ -100,14 +95,3 @@ def ends(found: Found, s: Tensor) -> Tensor:
     last = (found.plan.length - 1).clamp(min=0)
     end = found.plan.states[torch.arange(len(s), device=s.device), last]
     return torch.where((found.plan.length > 0).unsqueeze(-1), end, s)
-
-
-def with_passage(level: Level, *parts: object) -> Level:
-    """Return a level whose steps cost what several modules say beside its own, of all episodes and of some."""
-
-    def at(index: Tensor) -> Level:
-        """Return the level of some episodes."""
-        some = [part.rows(index) if hasattr(part, "rows") else part for part in parts if part is not None]
-        return with_passage(selected(level, index), *some)
-
-    return level._replace(passage=Passages(level.passage, *parts), rows=at)
