@@ -18,7 +18,6 @@ from jepa.planning.hierarchical import (
     Descending,
     Lower,
     Memory,
-    Passages,
     Proposal,
     Rounds,
     Rules,
@@ -31,9 +30,10 @@ from jepa.planning.hierarchical import (
     sampled,
 )
 from jepa.planning.hierarchical.proposals import MISSED, UNREACHED
-from jepa.planning.hierarchical.pursuit import toward, with_passage
+from jepa.planning.hierarchical.pursuit import toward
 from jepa.planning.level import selected
 from jepa.planning.minimizers import Descent
+from jepa.planning.passages import Passages, with_passage
 from jepa.planning.search import search
 
 NODES = 10

@@ -338,7 +338,7 @@ def test_levels_are_seen_through_what_raises_states():
     upper = episodic(Level(free, unasked, 1, Box(2, norm=20.0), 2))
     how = Search(ring(20.0), cell=10.0, tolerance=100.0, greed=0.05, rotate=False)
     rules = Rules(4.0, 8.0, 10, 3)
-    plan = Searching(upper, how, Lower(lowest, rules, SERVO), Rounds(3))
+    plan = Searching(upper, how, Lower(lowest, rules, SERVO), Rounds(1))
     start, goal = normal(3, 2, seed=1), normal(3, 2, seed=2) + 8
     of = Hierarchy(lowest, SERVO, (Upper(plan, rules),), 10 * goal)
     log = control(Seen(start, free), encode, of, generator(), Settings(30, 2.0, 12.0, spread=10.0, keep=True))
