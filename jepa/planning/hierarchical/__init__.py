@@ -1,4 +1,4 @@
-"""Plans over several levels (LeCun 2022, section 4.7): each a level of callables that asks the one below for conditions.
+"""Plans over several levels (LeCun 2022, section 4.7), each of which asks the one below for conditions.
 
 course       Conditions that a lower level pursues one after the other: which is met, which is not.
 pursuit      How it pursues them: the best of a few moves, or a plan of its own.

@@ -216,6 +216,8 @@ class _State:
         self._plans[rows] += top
         self._evaluations[rows, level + 1] += proposal.upper
         self._evaluations[rows, level] += proposal.lower
+        if level:  # what was planned below was planned for what was asked before
+            self._courses[level - 1].drop(rows)
         if not top:  # a condition that no plan of this level leads to is not met
             lost = rows[proposal.cost >= UNREACHED]
             self._courses[level + 1].unmet[lost] = True

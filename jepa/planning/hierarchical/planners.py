@@ -1,4 +1,4 @@
-"""What makes the plans of an upper level, for `control`: search, greedy or iterated; the joint cost, sampled or descended.
+"""What `control` plans an upper level by: search, greedy or iterated; the joint cost, sampled or descended.
 
 All of them are given the level with its own limits and passages, and the level below with how it pursues; the goal is
 what `control` names, the episode's or what the level above asks for.
@@ -48,7 +48,7 @@ class Searching:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Plans by the cross-entropy method on the joint cost."""
+    """Plans by the cross-entropy method on the joint cost, in always as many rounds, however much is left."""
 
     level: Level
     settings: Sampled
@@ -65,7 +65,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Descending:
-    """Plans by gradient descent on the joint cost, from the plans of another planner."""
+    """Plans by gradient descent on the joint cost, from the plans of another planner, who alone minds what failed."""
 
     level: Level
     lower: Lower

@@ -10,6 +10,7 @@ Srinivasa 2016): it ends at the best way that the lower level can go.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,8 +47,8 @@ class Rounds:
     def __post_init__(self) -> None:
         if self.most < 1:
             raise ValueError(f"rounds: expected at least 1, found {self.most}")
-        if not self.weight >= 0:
-            raise ValueError(f"weight: expected at least 0, found {self.weight}")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight: expected a number of at least 0, found {self.weight}")
 
 
 class Proposal(NamedTuple):
@@ -80,9 +81,14 @@ def propose(
     """Return the plan of least J that was found in at most `rounds.most` rounds, and what was learned on the way.
 
     Args: upper: the level that plans, with the goal in its cost, and its search; lower: the level below; s: [B, D],
-        with the extra numbers of the search behind, which the level below is not told;
-        memory: of transitions that failed, of these episodes; left: [B] evaluations of both levels at most.
+        with the extra numbers of the search behind, which the level below is not told; memory: of transitions that
+        failed, of these episodes; left: [B] evaluations of both levels at most, beyond which no round begins; what a
+        round has begun to imagine the lower level ends.
+    Returns: of plans that do not lead to the goal J is at least `UNREACHED`.
+    Raises: ValueError for a lower level that has neither moves nor a search, or as `search` does.
     """
+    if lower.moves is None and lower.search is None:
+        raise ValueError("lower: expected moves or a search, found neither")
     batch, places, rows = len(s), s.shape[1] - upper[1].extra, torch.arange(len(s), device=s.device)
     spent = torch.zeros(2, batch, dtype=torch.long, device=s.device)
     best, trace = None, []

@@ -1,4 +1,4 @@
-"""How a lower level pursues conditions: the lowest by the best of a few moves, one step at a time; others by a search."""
+"""How a lower level pursues conditions: the lowest by the best of a few moves, step by step; others by a search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from jepa.planning.search import Found, Search, search
 def toward(level: Level, s: Tensor, target: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
     """Return the best of given moves and the state that it is imagined to lead to: argmin_k ‖s̃_k − c‖² + passage.
 
-    Args: level: of these episodes, with `up` to the states of the level above; s: [n, D]; target: c [n, D']; moves: [P, A].
+    Args: level: of these episodes, with `up` to the states of the level above; s: [n, D]; target: c [n, D']; moves:
+        [P, A].
     Returns: a [n, A], s̃ [n, D].
     """
     a = moves.to(s).unsqueeze(0)
@@ -36,8 +37,8 @@ def realize(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Let the lowest level pursue conditions in imagination; the course says afterwards which of them are met.
 
-    Args: level: of these B episodes; s: [B, D]; course: of these episodes; moves: [P, A]; whole: whether to go on behind
-        a condition that is not met.
+    Args: level: of these B episodes; s: [B, D]; course: of these episodes; moves: [P, A]; whole: whether to go on
+        behind a condition that is not met.
     Returns: the last states [B, D]; evaluations [B]; the states after every step, each [B, D].
     """
     s, spent, path = s.clone(), torch.zeros_like(course.at), []
