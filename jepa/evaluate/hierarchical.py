@@ -149,6 +149,7 @@ def rows_of(name: str, found: Arrived, kinds: dict[str, Tensor], spent: Spent | 
     if float(used.sum()) == 0:
         return rows
     total = used.sum(1)
+    rows.append(Row(f"{name}_evaluations_per_success", float(total.mean()) / rate(found)))
     rows += [Row(f"{name}_evaluations", float(total.mean())), Row(f"{name}_growth", growth(total, kinds["length"]))]
     rows += [Row(f"{name}_evaluations_{level}", float(part)) for level, part in enumerate(used.mean(0), 1)]
     return [*rows, Row(f"{name}_gigaflops", 1e-9 * float(operations(found.done, spent).mean()))] if spent else rows

@@ -57,6 +57,7 @@ from jepa.planning.minimizers import Descent
 from jepa.planning.search import Search, search
 from jepa.planning.servo import nearest
 
+NONE = -99.0  # log odds that doubt nothing
 ARRIVED, NEAR, REACHED = 0.5, 2.0, 1.5  # pixels: to rest, to go on alone, and of a plan to the goal
 METHODS = ("flat_cem", "flat_tree", "flat_servo", "greedy", "experience", "iterated", "sampled", "gradient", "oracle")
 WITHOUT = ("straight", "random")  # that have no plan
@@ -71,8 +72,8 @@ class Numbers:
     flat_cell: float = 1.5
     flat_greed: float = 1.0  # 1: admissible
     flat_headings: int = 12
-    flat_doubt: float = -math.inf  # least log odds of a step of flat plans, by the heads of level 2
-    width: int = 16  # nodes that a search expands in a round
+    flat_doubt: float = -99.0  # least log odds of a step of flat plans, by the heads of level 2; −99: none are asked
+    width: int = 4  # nodes that a search expands in a round
     flat_most: int = 100000  # evaluations of a flat plan at most
     cell: float = 2.0
     greed: float = 1.0
@@ -83,8 +84,8 @@ class Numbers:
     joint: float = 1.0  # weight of the lower level in the joint cost
     cem_horizon: int = 64
     cem_hold: int = 8
-    cem_samples: int = 32
-    cem_rounds: int = 4
+    cem_samples: int = 16
+    cem_rounds: int = 2
     cem_spread: float = 1.0
     cem_execute: int = 8
     budget: int = 0  # evaluations of an episode at most; 0: any number
@@ -150,8 +151,9 @@ def hierarchy_search(of: Scene, number: int, numbers: Numbers) -> Search:
     """Return the search of an upper level."""
     predictor, stride = of.model.levels[number - 1].predictor, of.stride(number)
     greed = numbers.greed * admissible(stride * of.acting.limit * PIXEL / of.pixel)
-    cell = numbers.cell * (stride / of.stride(2))
-    return Search(abstract_moves(predictor), 1, cell * PIXEL, (REACHED * PIXEL) ** 2, greed, numbers.width)
+    longer = stride / of.stride(2)  # what is coarser has to be met less exactly
+    reached, cell = REACHED * longer * PIXEL, numbers.cell * longer * PIXEL
+    return Search(abstract_moves(predictor), 1, cell, reached**2, greed, numbers.width)
 
 
 def flat_search(of: Scene, numbers: Numbers) -> Search:
@@ -182,7 +184,8 @@ def searched(
     for number in range(2, len(of.model.levels) + 1):
         level, how, stride = of.upper(number, numbers.doubt), hierarchy_search(of, number, numbers), of.stride(number)
         uppers.append(Upper(Searching(level, how, below, thought), below.rules))
-        between = Rules(REACHED * PIXEL, 2 * REACHED * PIXEL, 2 * stride * 2, stall=stride * 2)
+        reached = math.sqrt(how.tolerance)
+        between = Rules(reached, 2 * reached, 4 * stride, stall=2 * stride)
         below = Lower(level, between, search=how)
     return run(of, tuple(uppers), numbers, generator, experience)
 
@@ -205,8 +208,8 @@ def oracle(of: Scene, numbers: Numbers, generator: Generator) -> Done:
 
 
 def doubted(of: Scene, least: float) -> Level:
-    """Return level 1 with steps that the heads of level 2 let pass; all, where the least odds are −∞."""
-    if least == -math.inf:
+    """Return level 1 with steps that the heads of level 2 let pass; all, where none are asked."""
+    if least <= NONE:
         return of.lowest
     head = doubts(of.model.levels[1].predictor, of.percept)[:1]
     return episodic(of.lowest._replace(passage=Plausible(head, least)))
@@ -217,7 +220,7 @@ def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     below, search = lower(of), flat_search(of, numbers)
     level = doubted(of, numbers.flat_doubt)._replace(stride=search.hold)
     done = run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
-    return done._replace(levels=(1, 1), doubted=0 if numbers.flat_doubt == -math.inf else search.hold)
+    return done._replace(levels=(1, 1), doubted=0 if numbers.flat_doubt <= NONE else search.hold)
 
 
 def run(of: Scene, uppers: tuple[Upper, ...], numbers: Numbers, generator: Generator, experience: bool) -> Done:
@@ -242,7 +245,7 @@ def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, 0.75 * PIXEL, every=how.hold, plans=40
     )
     done = _flat(of, doubted(of, numbers.flat_doubt), (whole, partial(_near, servo(of))), control_of, generator)
-    return done._replace(doubted=0 if numbers.flat_doubt == -math.inf else how.hold)
+    return done._replace(doubted=0 if numbers.flat_doubt <= NONE else how.hold)
 
 
 def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
