@@ -12,8 +12,8 @@ What z stands for is decided by what it is inferred from, by a network, in train
 
 The latents of the first two are told with noise and a price (`jepa.latents.stochastic.Gaussian`), so that little
 information passes and all z near 0 mean something. Two heads say what f does not: whether a state can be at all
-(`plausible`), and for subgoals whether a step can end there (`reachable`); both learn from what has been and what was
-drawn at random, without a label.
+(`plausible`), and whether a step can end there (`reachable`); both learn from what has been and what was drawn at
+random, without a label: places all over the picture, and the ends of steps from elsewhere.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Abstract(nn.Module):
         self.network = perceptron([told, *hidden, 2 * latent]) if told else None
         self.fine = Look(static, (16, 16))  # whether a place can be is decided where walls are thin
         self.plausible = perceptron([self.fine.outputs * inputs // 2, 64, 1])
-        self.reachable = perceptron([read + inputs, *hidden, 1]) if of == "subgoal" else None
+        self.reachable = perceptron([read + inputs, *hidden, 1])
 
     def bind(self, static: Tensor) -> Bound:
         """Return the step on maps static [G, C, H, W], each of B/G trajectories. Raises: ValueError for a shape."""

@@ -126,15 +126,21 @@ def arrived(world: Any, positions: Tensor, goal: Tensor, done: Done) -> Arrived:
 def kinds_of(world: Any, tasks: Tasks) -> dict[str, Tensor]:
     """Return which tasks are of which kind, each [N] bool, and how long their ways are, in units.
 
-    near: the nearest third; in mazes misleading and clean. In two rooms the way is that through the door's middle.
+    Thirds by that length; in mazes misleading and clean. In two rooms the way is that through the door's middle.
     """
     if not isinstance(world, Maze):
         door = tasks.layouts.doors[:, 0]
         length = (tasks.start - door).norm(dim=-1) + (tasks.goal - door).norm(dim=-1)
-        return {"near": length <= length.quantile(1 / 3), "length": length}
+        return {**thirds(length), "length": length}
     length = geodesic(tasks.layouts, tasks.start, tasks.goal).length
     wrong = misleading(tasks)
-    return {"misleading": wrong, "clean": ~wrong, "near": length <= length.quantile(1 / 3), "length": length}
+    return {"misleading": wrong, "clean": ~wrong, **thirds(length), "length": length}
+
+
+def thirds(length: Tensor) -> dict[str, Tensor]:
+    """Return which tasks are of the nearest, the middle and the farthest third, [N] bool."""
+    first, second = (length.quantile(share) for share in (1 / 3, 2 / 3))
+    return {"near": length <= first, "middle": (length > first) & (length <= second), "far": length > second}
 
 
 def rows_of(name: str, found: Arrived, kinds: dict[str, Tensor], spent: Spent | None) -> list[Row]:

@@ -128,10 +128,7 @@ class Plausible:
 
 def doubts(predictor: Abstract, static: Tensor) -> tuple[Any, ...]:
     """Return the heads of a predictor that doubt steps, on maps static [B, C, S, S]."""
-    heads = [predictor.on(predictor.fine(static), "doubts")]
-    if predictor.reachable is not None:
-        heads.append(predictor.on(predictor.map(static), "end"))
-    return tuple(heads)
+    return predictor.on(predictor.fine(static), "doubts"), predictor.on(predictor.map(static), "end")
 
 
 def abstract_moves(predictor: Abstract, still: bool = False) -> Tensor:

@@ -4,7 +4,7 @@
 
 D is robust: beyond δ it goes on as a line, so that where a step may be stopped or not the prediction is one of both and
 not the mean between them. P is the mean cross-entropy of the heads that tell what has been from what was drawn at
-random: places all over the picture and, for subgoals, ends of steps from elsewhere in the batch.
+random: places all over the picture, and ends of steps from elsewhere in the batch.
 """
 
 from __future__ import annotations
@@ -99,11 +99,10 @@ class AbstractObjective(nn.Module):
         half = seen.new_tensor([side / 2 for side in predictor.map.static[:0:-1]] * (seen.shape[-1] // 2)) / UNIT
         drawn = half * (2 * torch.rand(seen.shape, generator=generator).to(seen) - 1)
         found = [("place", seen, seen, 1.0), ("place", drawn, drawn, 0.0)]
-        if predictor.reachable is not None:
-            before, after = seen[:, :-1], seen[:, 1:]
-            moved = (after - before).flatten(0, 1)
-            other = moved[torch.randperm(len(moved), generator=generator).to(seen.device)].view_as(after)
-            found += [("end", before, after, 1.0), ("end", before, before + other, 0.0)]
+        before, after = seen[:, :-1], seen[:, 1:]
+        moved = (after - before).flatten(0, 1)
+        other = moved[torch.randperm(len(moved), generator=generator).to(seen.device)].view_as(after)
+        found += [("end", before, after, 1.0), ("end", before, before + other, 0.0)]
         losses = []
         for head, place, end, label in found:
             odds = predictor.on(looks[head == "place"], head)(place, end, place)
