@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from jepa.evaluate.hierarchical import PERCEPT, SEES, arrived, chosen, known, seen
 from jepa.evaluate.mazes import Planning
-from jepa.evaluate.methods import method
+from jepa.evaluate.methods import Done, method
 from jepa.evaluate.proposals import Places
 from jepa.evaluate.scenes import Scene
 from jepa.planning.hierarchical.control import Kept, Log
@@ -87,30 +87,33 @@ def watched(
     if sees not in SEES:
         raise ValueError(f"sees: expected one of {', '.join(SEES)}, found {sees!r}")
     settings = chosen(subject, {**(numbers or {}), "keep": True})
-    acting = subject.world.episodes(tasks)
-    of = seen(subject, acting, sees)
-    done = method(name)(of, settings, subject.stream(f"planner {name}"))
-    found = arrived(acting.positions, tasks.goal, done)
+    of = seen(subject, subject.world.episodes(tasks), sees)
+    return told(subject, of, name, method(name)(of, settings, subject.stream(f"planner {name}")))
+
+
+@torch.no_grad()
+def told(subject: Planning, of: Scene, name: str, done: Done) -> list[Watched]:
+    """Return what was done and thought in the episodes of a scene, for planners of any kind, those of other tasks too.
+
+    Args: of: the scene, after its episodes; name: of what was done; done: what was, with its plans kept.
+    """
+    tasks, positions = of.acting.tasks, of.acting.positions
+    solved = arrived(positions, tasks.goal, done).solved.tolist()
     kept = done.log.kept if isinstance(done.log, Log) else []
     generator, episodes = subject.stream("places of thoughts"), []
-    for row in range(len(tasks.start)):
-        plans = []
-        if kept:
-            read = places(subject, of, tasks.layouts, row, generator)
-            plans = [
-                proposed(one, int((one.rows == row).nonzero()), read) for one in kept if bool((one.rows == row).any())
-            ]
+    for row, was in enumerate(solved):
         layouts, spent = tasks.layouts.rows(slice(row, row + 1)), tuple(done.evaluations[row].tolist())
-        solved = bool(found.solved[row])
-        episodes.append(Watched(name, layouts, tasks.goal[row], acting.positions[row], solved, spent, plans))
+        mine = [(one, (one.rows == row).nonzero()[:, 0].tolist()) for one in kept]
+        read = places(subject, of, layouts, generator) if kept else None
+        plans = [proposed(one, at, read) for one, found in mine for at in found]
+        episodes.append(Watched(name, layouts, tasks.goal[row], positions[row], was, spent, plans))
     return episodes
 
 
-def places(subject: Planning, of: Scene, layouts: Layouts, row: int, generator: Generator) -> Places:
+def places(subject: Planning, of: Scene, layouts: Layouts, generator: Generator) -> Places:
     """Return what reads positions from codes, fitted on dots at random places of one layout."""
-    one = layouts.rows(slice(row, row + 1))
-    points = subject.world.uniform(one.repeat(DOTS), generator)
-    pictures = subject.world.draw(one, points.unsqueeze(0))
+    points = subject.world.uniform(layouts.repeat(DOTS), generator)
+    pictures = subject.world.draw(layouts, points.unsqueeze(0))
     static = pictures.amin(1)  # without any dot, and with all gates
     codes = of.model.levels[0].representation(moving(pictures, static, OVERLAP)[0])
     return Places(codes, points)

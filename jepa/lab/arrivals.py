@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from jepa.evaluate.methods import METHODS
 from jepa.lab import style
 from jepa.lab.charts import FAINT, MARKERS, RATE, RATES, arms, estimate, line
 from jepa.lab.rates import named_rows
 
 KINDS = {"": "all tasks", "_misleading": "the map misleads", "_clean": "it does not"}  # suffix of success -> words
 THIRDS = {"near": "near", "middle": "middle", "far": "far"}  # of tasks, by the length of the way -> words
+LOOKS = ("iterated", "flat_servo", "experience", "greedy", "flat_cem", "flat_tree", "sampled", "gradient", "oracle")
 COSTS = {"evaluations": "evaluations an episode", "gigaflops": "GFLOP an episode"}
 
 
@@ -113,8 +113,8 @@ def differences(
 ) -> None:  # fmt: skip
     """Draw the difference in success rate of two methods on the same tasks, a panel for each kind of task.
 
-    Args: axes: as many as kinds, that share y; variants: as for `success`; pairs: `<one>_minus_<other>` -> words;
-        kinds: what stands behind that -> title.
+    Args: axes: as many as kinds, that share both axes; variants: as for `success`; pairs: `<one>_minus_<other>` ->
+        words; kinds: what stands behind that -> title.
     """
     shifts = _shifts(len(variants), 0.5)
     for panel, (suffix, title) in zip(axes, kinds.items(), strict=True):
@@ -130,7 +130,7 @@ def differences(
 
 def _look(method: str, number: int) -> int:
     """Return the number of a method's color and mark, the same in all charts; `number` for one that is not known."""
-    return METHODS.index(method) if method in METHODS else len(METHODS) + number
+    return LOOKS.index(method) if method in LOOKS else len(LOOKS) + number
 
 
 def _shifts(count: int, width: float) -> np.ndarray:
