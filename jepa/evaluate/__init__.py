@@ -17,6 +17,8 @@ MEASURES = {
     "training_cost": "jepa.evaluate.costs:training_cost",
     "hierarchical": "jepa.evaluate.hierarchical:hierarchical",
     "proposals": "jepa.evaluate.proposals:proposals",
+    "reconfigured": "jepa.evaluate.reconfigured:reconfigured",
+    "late": "jepa.evaluate.late:late",
     "planning": "jepa.evaluate.planning:planning",
     "known": "jepa.evaluate.known:known",
     **{name: f"jepa.evaluate.planners:{name}" for name in ("planners", "sampled")},

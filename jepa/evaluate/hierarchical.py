@@ -21,13 +21,25 @@ from jepa.evaluate.scenes import Scene, scene
 from jepa.evaluate.subject import Row, refused
 from jepa.worlds.rooms.geodesic import geodesic
 from jepa.worlds.rooms.maze_tasks import misleading
-from jepa.worlds.rooms.success import any_within_radius
+from jepa.worlds.rooms.maze import Maze
+from jepa.worlds.rooms.success import RADIUS, WITHIN
 from jepa.worlds.rooms.tasks import Tasks
 
-STEPS = {2: 50, 3: 80, 5: 160, 7: 260}  # of an episode, by rooms a side
+STEPS = {2: 50, 3: 80, 5: 160, 7: 260}  # of an episode, by rooms a side; of two rooms as published
+TWO_ROOMS = 200
 PERCEPT = "percept"
 SEES = (PERCEPT, "map")
-PAIRS = (("iterated", "greedy"), ("iterated", "experience"), ("greedy", "flat_servo"), ("iterated", "flat_servo"))
+PAIRS = (
+    ("iterated", "greedy"), ("iterated", "experience"), ("unweighted", "greedy"), ("greedy", "flat_servo"),
+    ("experience", "flat_servo"), ("iterated", "flat_servo"), ("greedy", "flat_tree"), ("greedy", "flat_cem"),
+)  # fmt: skip
+
+
+class Spent(NamedTuple):
+    """Floating-point operations of an evaluation."""
+
+    steps: dict[int, float]  # of each level, from 1
+    head: float  # of a head that doubts a step of a flat plan
 
 
 class Arrived(NamedTuple):
@@ -41,29 +53,36 @@ class Arrived(NamedTuple):
 @torch.no_grad()
 def hierarchical(
     subject: Planning, episodes: int = 200, sees: str = PERCEPT, methods: Sequence[str] = METHODS + WITHOUT,
-    numbers: dict[str, Any] | None = None,
+    budget: int = 10**9, numbers: dict[str, Any] | None = None,
 ) -> list[Row]:  # fmt: skip
     """Return success and cost of planners on this seed's held-out tasks, and the differences between them, by task.
 
     Args: episodes: of each; sees: what upper levels see, the percept, or the map, in which shut gates look open; methods: names (`methods.METHODS`);
-        numbers: of planners, that differ from the defaults (`methods.Numbers`).
+        budget: evaluations of an episode from which on no more plans are made; numbers: of planners, that differ from the defaults (`methods.Numbers`).
     Raises: ValueError for a planner or number that does not exist.
     """
     known(subject, "hierarchical")
     if sees not in SEES:
         raise ValueError(f"measure.hierarchical.sees: expected one of {', '.join(SEES)}, found {sees!r}")
-    settings = chosen(subject, numbers or {})
+    settings = replace(chosen(subject, numbers or {}), budget=budget)
     tasks = subject.some_tasks(episodes)
-    kinds = kinds_of(tasks)
+    kinds = kinds_of(subject.world, tasks)
     found = {name: driven(subject, tasks, name, settings, sees) for name in methods}
     spent = costs(subject, tasks)
-    rows = [Row("misleading", float(kinds["misleading"].double().mean()), episodes)]
+    rows = [Row(name, float(of.double().mean()), episodes) for name, of in kinds.items() if name == "misleading"]
     for name, arrived in found.items():
         rows += rows_of(name, arrived, kinds, spent)
     for one, other in PAIRS:
         if one in found and other in found:
-            rows += differences(f"{one}_minus_{other}", found[one], found[other], kinds)
+            rows += differences(f"{one}_minus_{other}", found[one], found[other], kinds, spent)
+    if {"greedy", "oracle"} <= set(found):
+        rows.append(Row("greedy_over_oracle", rate(found["greedy"]) / rate(found["oracle"])))
     return rows
+
+
+def rate(found: Arrived) -> float:
+    """Return the success rate, at least that of half an episode, so that ratios are finite."""
+    return max(float(found.solved.double().mean()), 0.5 / len(found.solved))
 
 
 def known(subject: Any, measure: str) -> None:
@@ -74,7 +93,8 @@ def known(subject: Any, measure: str) -> None:
 
 def chosen(subject: Planning, numbers: dict[str, Any]) -> Numbers:
     """Return the numbers of planners. Raises: ValueError for one that does not exist."""
-    defaults = Numbers(steps=STEPS.get(subject.world.rooms, 40 * subject.world.rooms))
+    rooms = getattr(subject.world, "rooms", None)
+    defaults = Numbers(steps=TWO_ROOMS if rooms is None else STEPS.get(rooms, 40 * rooms))
     if strange := set(numbers) - set(vars(defaults)):
         raise ValueError(f"numbers: expected some of {', '.join(vars(defaults))}, found {', '.join(sorted(strange))}")
     return replace(defaults, **numbers)
@@ -82,10 +102,10 @@ def chosen(subject: Planning, numbers: dict[str, Any]) -> Numbers:
 
 def driven(subject: Planning, tasks: Tasks, name: str, numbers: Numbers, sees: str) -> Arrived:
     """Return what came of a planner's episodes."""
-    acting = subject.world.episodes(tasks)
+    acting = subject.world.episodes(tasks, generator=subject.stream("collisions"))
     of = seen(subject, acting, sees)
-    done = method(name)(of, numbers, subject.stream(f"planner {name}"))
-    return arrived(acting.positions, tasks.goal, done)
+    done = method(name)(of, numbers, subject.stream("planner"))
+    return arrived(subject.world, acting.positions, tasks.goal, done)
 
 
 def seen(subject: Planning, acting: Any, sees: str = PERCEPT) -> Scene:
@@ -94,38 +114,52 @@ def seen(subject: Planning, acting: Any, sees: str = PERCEPT) -> Scene:
     return scene(subject.model, subject.world, acting, map)
 
 
-def arrived(positions: Tensor, goal: Tensor, done: Done) -> Arrived:
-    """Return what came of episodes whose positions [N, T+1, 2] are known."""
-    within = torch.stack([any_within_radius(p.unsqueeze(1), goal) for p in positions.unbind(1)], 1)
+def arrived(world: Any, positions: Tensor, goal: Tensor, done: Done) -> Arrived:
+    """Return what came of episodes whose positions [N, T+1, 2] are known: in mazes by any step, in two rooms at last."""
+    apart = (positions - goal.unsqueeze(1)).norm(dim=-1)  # [N, T+1]
+    maze = isinstance(world, Maze)
+    within = apart < (RADIUS if maze else WITHIN)
     first = torch.where(within.any(1), within.double().argmax(1), positions.shape[1] - 1)
-    return Arrived(within.any(1), first, done)
+    return Arrived(within.any(1) if maze else within[:, -1], first, done)
 
 
-def kinds_of(tasks: Tasks) -> dict[str, Tensor]:
-    """Return which tasks are of which kind, each [N] bool: misleading, clean, and near: the nearest third."""
+def kinds_of(world: Any, tasks: Tasks) -> dict[str, Tensor]:
+    """Return which tasks are of which kind, each [N] bool, and how long their ways are, in units.
+
+    near: the nearest third; in mazes misleading and clean. In two rooms the way is that through the door's middle.
+    """
+    if not isinstance(world, Maze):
+        door = tasks.layouts.doors[:, 0]
+        length = (tasks.start - door).norm(dim=-1) + (tasks.goal - door).norm(dim=-1)
+        return {"near": length <= length.quantile(1 / 3), "length": length}
     length = geodesic(tasks.layouts, tasks.start, tasks.goal).length
     wrong = misleading(tasks)
-    near = length <= length.quantile(1 / 3)
-    return {"misleading": wrong, "clean": ~wrong, "near": near, "length": length}
+    return {"misleading": wrong, "clean": ~wrong, "near": length <= length.quantile(1 / 3), "length": length}
 
 
-def rows_of(name: str, found: Arrived, kinds: dict[str, Tensor], spent: tuple[float, ...]) -> list[Row]:
+def rows_of(name: str, found: Arrived, kinds: dict[str, Tensor], spent: Spent | None) -> list[Row]:
     """Return the rows of one planner."""
     solved, used = found.solved.double(), found.done.evaluations.double()
     rows = [Row(f"{name}_success", float(solved.mean()), len(solved))]
-    for kind in ("misleading", "clean", "near"):
-        some = kinds[kind]
-        if bool(some.any()):
+    for kind, some in kinds.items():
+        if some.dtype == torch.bool and bool(some.any()):
             rows.append(Row(f"{name}_success_{kind}", float(solved[some].mean()), int(some.sum())))
     rows.append(Row(f"{name}_steps", float(found.first.double().mean())))
     rows.append(Row(f"{name}_plans", float(found.done.plans.double().mean())))
     if float(used.sum()) == 0:
         return rows
     total = used.sum(1)
+    rows.append(Row(f"{name}_evaluations_per_success", float(total.mean()) / rate(found)))
     rows += [Row(f"{name}_evaluations", float(total.mean())), Row(f"{name}_growth", growth(total, kinds["length"]))]
     rows += [Row(f"{name}_evaluations_{level}", float(part)) for level, part in enumerate(used.mean(0), 1)]
-    flops = sum(each * float(part) for each, part in zip(spent, used.mean(0), strict=False))
-    return [*rows, Row(f"{name}_gigaflops", 1e-9 * flops)]
+    return [*rows, Row(f"{name}_gigaflops", 1e-9 * float(operations(found.done, spent).mean()))] if spent else rows
+
+
+def operations(done: Done, spent: Spent) -> Tensor:
+    """Return the floating-point operations of steps and heads [N]; pictures and maps, seen once, are not counted."""
+    used = done.evaluations.double()
+    total = sum(spent.steps[level] * used[:, at] for at, level in enumerate(done.levels))
+    return total + (spent.head * used[:, -1] / done.doubted if done.doubted else 0)
 
 
 def growth(evaluations: Tensor, length: Tensor) -> float:
@@ -135,28 +169,37 @@ def growth(evaluations: Tensor, length: Tensor) -> float:
     return float((x * (y - y.mean())).sum() / x.square().sum())
 
 
-def differences(name: str, one: Arrived, other: Arrived, kinds: dict[str, Tensor]) -> list[Row]:
+def differences(
+    name: str, one: Arrived, other: Arrived, kinds: dict[str, Tensor], spent: Spent | None = None
+) -> list[Row]:
     """Return the differences of two planners, paired by task, and the ratio of what they take."""
     gain = one.solved.double() - other.solved.double()
     rows = [Row(name, float(gain.mean()))]
-    rows += [Row(f"{name}_{kind}", float(gain[kinds[kind]].mean())) for kind in ("misleading", "clean", "near")]
+    for kind, some in kinds.items():
+        if some.dtype == torch.bool and bool(some.any()):
+            rows.append(Row(f"{name}_{kind}", float(gain[some].mean())))
     used = [found.done.evaluations.sum(1).double() for found in (one, other)]
     rows.append(Row(f"{name}_evaluation_ratio", float(used[0].mean() / used[1].mean())))
+    if spent:
+        both = [float(operations(found.done, spent).mean()) for found in (one, other)]
+        rows.append(Row(f"{name}_compute_ratio", both[0] / both[1]))
     slopes = [growth(total, kinds["length"]) for total in used]
     return [*rows, Row(f"{name}_growth", slopes[0] - slopes[1])]
 
 
-def costs(subject: Planning, tasks: Tasks) -> tuple[float, ...]:
-    """Return what an evaluation of each level takes, in floating-point operations, the heads that doubt it included."""
+def costs(subject: Planning, tasks: Tasks) -> Spent:
+    """Return what an evaluation of each level takes, the heads that doubt an upper step included."""
     some = Tasks(tasks.layouts.rows(slice(0, 1)), tasks.start[:1], tasks.goal[:1])
-    of = seen(subject, subject.world.episodes(some))
-    found = []
+    of = seen(subject, subject.world.episodes(some, generator=subject.stream("costs")))
+    found, head = {}, 0.0
     for number in range(1, len(subject.model.levels) + 1):
         level = of.lowest if number == 1 else of.upper(number, 0.0)
         s, a = of.goal.unsqueeze(1), of.goal.new_zeros(1, 1, level.actions.width)
         with Operations() as counted:
             after = level.step(s, a, s.new_zeros(1, 1, level.latent))
+        with Operations() as doubting:
             if level.passage is not None:
                 level.passage(s, after, a)
-        found.append(float(counted.total))
-    return tuple(found)
+        found[number] = float(counted.total) + float(doubting.total)
+        head = head or float(doubting.total)
+    return Spent(found, head)

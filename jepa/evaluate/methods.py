@@ -8,6 +8,7 @@
 | `greedy`      | level 2, best-first search                         | the servo                           |
 | `experience`  | the same, with what failed in the world remembered | the servo                           |
 | `iterated`    | the same, and what fails in imagination, 8 rounds  | the servo                           |
+| `unweighted`  | the same, the lower level weighted by 0: greedy    | the servo                           |
 | `sampled`     | level 2, cross-entropy on the joint cost           | the servo                           |
 | `gradient`    | greedy, then descent on the joint cost             | the servo                           |
 | `oracle`      | the true shortest way, bend by bend                | the servo                           |
@@ -29,7 +30,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.evaluate.oracles import Shortest
-from jepa.evaluate.scenes import PIXEL, Scene, abstract_moves, around
+from jepa.evaluate.scenes import PIXEL, Plausible, Scene, abstract_moves, around, doubts
 from jepa.minimize.sampling import Elites, cem
 from jepa.planning.control import Control
 from jepa.planning.control import control as flat_control
@@ -51,11 +52,12 @@ from jepa.planning.hierarchical import (
     control,
 )
 from jepa.planning.hierarchical.pursuit import aimed
-from jepa.planning.level import Plan
+from jepa.planning.level import Level, Plan, episodic
 from jepa.planning.minimizers import Descent
 from jepa.planning.search import Search, search
 from jepa.planning.servo import nearest
 
+NONE = -99.0  # log odds that doubt nothing
 ARRIVED, NEAR, REACHED = 0.5, 2.0, 1.5  # pixels: to rest, to go on alone, and of a plan to the goal
 METHODS = ("flat_cem", "flat_tree", "flat_servo", "greedy", "experience", "iterated", "sampled", "gradient", "oracle")
 WITHOUT = ("straight", "random")  # that have no plan
@@ -70,6 +72,9 @@ class Numbers:
     flat_cell: float = 1.5
     flat_greed: float = 1.0  # 1: admissible
     flat_headings: int = 12
+    flat_doubt: float = -99.0  # least log odds of a step of flat plans, by the heads of level 2; −99: none are asked
+    width: int = 4  # nodes that a search expands in a round
+    flat_most: int = 100000  # evaluations of a flat plan at most
     cell: float = 2.0
     greed: float = 1.0
     doubt: float = -2.0  # least log odds of a step of an upper level
@@ -79,8 +84,8 @@ class Numbers:
     joint: float = 1.0  # weight of the lower level in the joint cost
     cem_horizon: int = 64
     cem_hold: int = 8
-    cem_samples: int = 32
-    cem_rounds: int = 4
+    cem_samples: int = 16
+    cem_rounds: int = 2
     cem_spread: float = 1.0
     cem_execute: int = 8
     budget: int = 0  # evaluations of an episode at most; 0: any number
@@ -94,6 +99,8 @@ class Done(NamedTuple):
     evaluations: Tensor  # [B, L] of each level
     failed: Tensor  # [B] conditions that were not met
     log: Any
+    levels: tuple[int, ...] = (1,)  # which level's step each column of the evaluations is
+    doubted: int = 0  # evaluations of the last column for each one of the heads that doubt flat plans; 0: none
 
 
 Method = Callable[[Scene, Numbers, Generator], Done]
@@ -108,6 +115,7 @@ def method(name: str) -> Method:
         "greedy": partial(searched, rounds=1, experience=False),
         "experience": partial(searched, rounds=1, experience=True),
         "iterated": partial(searched, rounds=0, experience=True),
+        "unweighted": partial(searched, rounds=0, experience=False, weight=0.0),
         "sampled": partial(joint, how="sampled"),
         "gradient": partial(joint, how="gradient"),
         "oracle": oracle,
@@ -143,8 +151,9 @@ def hierarchy_search(of: Scene, number: int, numbers: Numbers) -> Search:
     """Return the search of an upper level."""
     predictor, stride = of.model.levels[number - 1].predictor, of.stride(number)
     greed = numbers.greed * admissible(stride * of.acting.limit * PIXEL / of.pixel)
-    cell = numbers.cell * (stride / of.stride(2))
-    return Search(abstract_moves(predictor), 1, cell * PIXEL, (REACHED * PIXEL) ** 2, greed)
+    longer = stride / of.stride(2)  # what is coarser has to be met less exactly
+    reached, cell = REACHED * longer * PIXEL, numbers.cell * longer * PIXEL
+    return Search(abstract_moves(predictor), 1, cell, reached**2, greed, numbers.width)
 
 
 def flat_search(of: Scene, numbers: Numbers) -> Search:
@@ -152,7 +161,7 @@ def flat_search(of: Scene, numbers: Numbers) -> Search:
     tried = 0.95 * of.acting.limit * around(((numbers.flat_headings, 1.0),))
     greed = numbers.flat_greed * admissible(numbers.flat_hold * of.acting.limit * PIXEL / of.pixel)
     hold, cell = numbers.flat_hold, numbers.flat_cell * PIXEL
-    return Search(tried, hold, cell, (ARRIVED * 2 * PIXEL) ** 2, greed)
+    return Search(tried, hold, cell, (ARRIVED * 2 * PIXEL) ** 2, greed, numbers.width, numbers.flat_most)
 
 
 def settings(numbers: Numbers, experience: bool) -> Settings:
@@ -163,14 +172,20 @@ def settings(numbers: Numbers, experience: bool) -> Settings:
     )  # fmt: skip
 
 
-def searched(of: Scene, numbers: Numbers, generator: Generator, rounds: int, experience: bool) -> Done:
-    """Return what a hierarchy does that plans by search. Args: rounds: of thought, 0 for as many as the numbers say."""
-    thought = Rounds(rounds or numbers.rounds, numbers.joint)
+def searched(
+    of: Scene, numbers: Numbers, generator: Generator, rounds: int, experience: bool, weight: float = 1.0
+) -> Done:
+    """Return what a hierarchy does that plans by search.
+
+    Args: rounds: of thought, 0 for as many as the numbers say; weight: factor of the lower level in the joint cost.
+    """
+    thought = Rounds(rounds or numbers.rounds, weight * numbers.joint)
     uppers, below = [], lower(of)
     for number in range(2, len(of.model.levels) + 1):
         level, how, stride = of.upper(number, numbers.doubt), hierarchy_search(of, number, numbers), of.stride(number)
         uppers.append(Upper(Searching(level, how, below, thought), below.rules))
-        between = Rules(REACHED * PIXEL, 2 * REACHED * PIXEL, 2 * stride * 2, stall=stride * 2)
+        reached = math.sqrt(how.tolerance)
+        between = Rules(reached, 2 * reached, 4 * stride, stall=2 * stride)
         below = Lower(level, between, search=how)
     return run(of, tuple(uppers), numbers, generator, experience)
 
@@ -192,18 +207,28 @@ def oracle(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     return run(of, (Upper(Shortest(of), replace(rules(), patience=40)),), numbers, generator, False)
 
 
+def doubted(of: Scene, least: float) -> Level:
+    """Return level 1 with steps that the heads of level 2 let pass; all, where none are asked."""
+    if least <= NONE:
+        return of.lowest
+    head = doubts(of.model.levels[1].predictor, of.percept)[:1]
+    return episodic(of.lowest._replace(passage=Plausible(head, least)))
+
+
 def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     """Return what a flat plan does whose states are followed by the servo."""
     below, search = lower(of), flat_search(of, numbers)
-    level = of.lowest._replace(stride=search.hold)
-    return run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
+    level = doubted(of, numbers.flat_doubt)._replace(stride=search.hold)
+    done = run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
+    return done._replace(levels=(1, 1), doubted=0 if numbers.flat_doubt <= NONE else search.hold)
 
 
 def run(of: Scene, uppers: tuple[Upper, ...], numbers: Numbers, generator: Generator, experience: bool) -> Done:
-    """Return what a hierarchy does; of flat plans all evaluations are of level 1."""
+    """Return what a hierarchy does."""
     hierarchy = Hierarchy(of.lowest, servo(of), uppers, of.goal)
     log = control(of.acting, of.encode, hierarchy, generator, settings(numbers, experience))
-    return Done(log.plans, log.evaluations, log.failed, log)
+    levels = tuple(range(1, 2 + len(uppers)))
+    return Done(log.plans, log.evaluations, log.failed, log, levels)
 
 
 def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
@@ -219,7 +244,8 @@ def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, 0.75 * PIXEL, every=how.hold, plans=40
     )
-    return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
+    done = _flat(of, doubted(of, numbers.flat_doubt), (whole, partial(_near, servo(of))), control_of, generator)
+    return done._replace(doubted=0 if numbers.flat_doubt <= NONE else how.hold)
 
 
 def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
@@ -235,7 +261,7 @@ def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, execute=numbers.cem_execute, plans=numbers.steps
     )
-    return _flat(of, (whole, partial(_near, servo(of))), control_of, generator)
+    return _flat(of, of.lowest, (whole, partial(_near, servo(of))), control_of, generator)
 
 
 def _near(tried: Tensor, level: Any, s: Tensor, generator: Generator) -> Plan:
@@ -243,9 +269,8 @@ def _near(tried: Tensor, level: Any, s: Tensor, generator: Generator) -> Plan:
     return nearest(level, s, tried)
 
 
-def _flat(of: Scene, planners: tuple, control_of: Control, generator: Generator) -> Done:
+def _flat(of: Scene, level: Level, planners: tuple, control_of: Control, generator: Generator) -> Done:
     """Return what flat planners do."""
-    level = of.lowest
     aim = aimed(level, of.goal)
     log = flat_control(of.acting, of.encode, aim, planners, generator, control_of)
     return Done(log.plans, log.evaluations.unsqueeze(1), torch.zeros_like(log.plans), log)

@@ -57,7 +57,7 @@ def selected(level: Level, index: Tensor) -> Level:
 
 
 def episodic(level: Level) -> Level:
-    """Return a level of episodes that differ: its `rows` select in the cost, and where they have `rows` in step, passage."""
+    """Return a level of episodes that differ: `rows` select in its cost, and in step and passage that have `rows`."""
 
     def rows(index: Tensor) -> Level:
         """Return the level of the episodes index [n]."""

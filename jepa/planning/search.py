@@ -1,10 +1,11 @@
-"""Planning by best-first search: the cheapest way to the goal where steps cost more than their number (Hart et al. 1968).
+"""Planning by best-first search: the cheapest way where steps cost more than their number (Hart et al. 1968).
 
-    f = g + greed · √C(s̃),     g = Σ_t (1 + passage(s̃_t, s̃_{t+1}, a_t))
+    f = g + greed · max(0, √C(s̃) − √tolerance),     g = Σ_t (1 + passage(s̃_t, s̃_{t+1}, a_t))
 
 A* over cells of the representation, many nodes a round and all episodes in one list. √C is a distance where C is a
-squared one. With greed at most 1 / (the longest macro-step) f never says too much, and the way that is found is the
-cheapest one there is between the kept states; with more it is found sooner.
+squared one, and what is left of it until the goal is reached counts. With greed at most 1 / (the longest macro-step) f
+never says too much, and the way that is found is the cheapest one there is between the kept states; with more it is
+found sooner.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.minimize.base import checked
-from jepa.planning.cells import Grid, first_least, least_per_group
+from jepa.planning.cells import EPISODES, Grid, first_least, least_per_group
 from jepa.planning.level import Level, Plan, Tree, checked_state, selected
 
 LATER = 1e-5  # by how much cheaper a way to a known cell has to be
@@ -36,12 +37,13 @@ class Search:
     most: int | None = None  # evaluations per episode at most
     rounds: int = 1000  # at most
     axes: int | None = None  # the first numbers of s make the cell; None: all, at most 3
+    extra: int = 0  # how many whole numbers at the end of s tell cells apart, such as the progress of a task
     rotate: bool = True  # whether moves of width 2 are turned, and cells are moved, by chance, per plan and episode
 
     def __post_init__(self) -> None:
         if self.moves.dim() != 2 or not len(self.moves):
             raise ValueError(f"moves: expected [M, A] with M at least 1, found {list(self.moves.shape)}")
-        for name, least in (("hold", 1), ("width", 1), ("rounds", 0), ("greed", 0)):
+        for name, least in (("hold", 1), ("width", 1), ("rounds", 0), ("greed", 0), ("extra", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}: expected at least {least}, found {getattr(self, name)}")
         if self.most is not None and self.most < 0:
@@ -79,14 +81,13 @@ def search(level: Level, s: Tensor, generator: Generator, settings: Search, left
     """Return the cheapest way from s to where the level's cost is within the tolerance.
 
     Args: level: of its cost only single states are asked; where it differs between episodes, `level.rows` is needed;
-        s: [B, D]; generator: on the device of s; settings: sizes; left: [B] evaluations at most, beside `settings.most`.
+        s: [B, D]; generator: on the device of s; settings: sizes; left: [B] evaluations at most, beside the settings'.
     Returns: plans in macro-actions; length 0 where nothing is better than s, or s is at the goal.
-    Raises: ValueError for a state that is not [B, D] or not a number, moves of another width than actions, costs that
-        are not numbers, or a passage below 0.
+    Raises: ValueError for a state that is not [B, D] or not a number, more than 32767 episodes, another number of
+        limits, moves of another width than actions, costs that are not numbers, a passage below 0, or extra numbers
+        that are too many or too large.
     """
-    checked_state(s)
-    if settings.moves.shape[1] != level.actions.width:
-        raise ValueError(f"moves: expected actions of width {level.actions.width}, found {settings.moves.shape[1]}")
+    _refuse(level, s, settings, left)
     moves, grid = _drawn(level, s, generator, settings)
     nodes, opened = _roots(level, s, grid, moves), torch.ones(len(s), dtype=torch.bool, device=s.device)
     used = torch.zeros_like(nodes.episode)
@@ -103,19 +104,32 @@ def search(level: Level, s: Tensor, generator: Generator, settings: Search, left
     return _found(nodes, goal, used, s)
 
 
+def _refuse(level: Level, s: Tensor, settings: Search, left: Tensor | None) -> None:
+    """Raises: ValueError for what a search cannot begin with."""
+    checked_state(s)
+    if len(s) > EPISODES:
+        raise ValueError(f"s: expected at most {EPISODES} episodes, found {len(s)}")
+    if left is not None and left.shape != s.shape[:1]:
+        raise ValueError(f"left: expected {[len(s)]}, found {list(left.shape)}")
+    if settings.moves.shape[1] != level.actions.width:
+        raise ValueError(f"moves: expected actions of width {level.actions.width}, found {settings.moves.shape[1]}")
+    if settings.extra >= s.shape[1]:
+        raise ValueError(f"extra: expected fewer than the {s.shape[1]} numbers of s, found {settings.extra}")
+
+
 def _drawn(level: Level, s: Tensor, generator: Generator, settings: Search) -> tuple[Tensor, Grid]:
-    """Return the moves [B, M, A] of each episode and the grid of its cells."""
+    """Return the moves [B, M, A] of each episode, within their limits, and the grid of its cells."""
     like = {"generator": generator, "dtype": s.dtype, "device": s.device}
-    axes = min(s.shape[1], 3 if settings.axes is None else settings.axes)
+    axes = min(s.shape[1] - settings.extra, 3 if settings.axes is None else settings.axes)
     turn, shift = torch.rand(len(s), 1, **like), torch.rand(len(s), axes, **like)
-    moves = settings.moves.to(s).expand(len(s), -1, -1)
+    moves = level.actions.project(settings.moves.to(s)).expand(len(s), -1, -1)
     if not settings.rotate:
-        return moves, Grid(settings.cell, torch.zeros_like(shift))
+        return moves, Grid(settings.cell, torch.zeros_like(shift), settings.extra)
     if moves.shape[2] == 2:
-        (x, y), angle = moves.unbind(-1), 2 * math.pi * turn
+        (x, y), angle = settings.moves.to(s).expand_as(moves).unbind(-1), 2 * math.pi * turn
         moves = torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], -1)
         moves = level.actions.project(moves)
-    return moves, Grid(settings.cell, settings.cell * shift)
+    return moves, Grid(settings.cell, settings.cell * shift, settings.extra)
 
 
 def _roots(level: Level, s: Tensor, grid: Grid, moves: Tensor) -> _Nodes:
@@ -136,7 +150,10 @@ def _most(settings: Search, left: Tensor | None, like: Tensor) -> Tensor:
 
 def _chosen(nodes: _Nodes, opened: Tensor, goal: Tensor, payable: Tensor, settings: Search) -> Tensor:
     """Return the nodes that are expanded in this round: of each episode the open ones of least f, as many as it can."""
-    priority = nodes.total + settings.greed * nodes.cost.clamp(min=0).sqrt()
+    priority = nodes.total
+    if settings.greed > 0:  # 0 · ∞ would be no number
+        radius = math.sqrt(max(settings.tolerance, 0))
+        priority = priority + settings.greed * (nodes.cost.clamp(min=0).sqrt() - radius).clamp(min=0)
     best = torch.where(goal >= 0, nodes.total[goal], torch.inf)  # cheaper than the way that is known
     at = (opened & (priority < best[nodes.episode] - LATER)).nonzero()[:, 0]
     allowed = payable.clamp(min=0, max=settings.width)
@@ -156,7 +173,7 @@ def _expanded(
     if level.passage is not None:
         beyond = level.passage(before.expand_as(state), state, a)
         if not bool((beyond >= 0).all()):
-            raise ValueError(f"passage: expected costs of at least 0, found {float(beyond.nan_to_num(-1).amin())}")
+            raise ValueError(f"passage: expected costs of at least 0, found {float(beyond.amin())}")
         price = price + beyond
     used = used + torch.bincount(episode, minlength=len(used)) * moves.shape[1] * settings.hold
     total = nodes.total[chosen].unsqueeze(1) + price
@@ -199,10 +216,8 @@ def _found(nodes: _Nodes, goal: Tensor, used: Tensor, s: Tensor) -> Found:
     nearest = first_least(nodes.episode, (nodes.cost, nodes.total), len(goal))
     node = torch.where(goal >= 0, goal, nearest)
     length, steps = nodes.depth[node], int(nodes.depth[node].max()) if len(goal) else 0
-    states, actions = (
-        s.unsqueeze(1).repeat(1, steps, 1),
-        nodes.action.new_zeros(len(goal), steps, nodes.action.shape[1]),
-    )
+    states = s.unsqueeze(1).repeat(1, steps, 1)
+    actions = nodes.action.new_zeros(len(goal), steps, nodes.action.shape[1])
     at = node
     for place in range(steps, 0, -1):
         on = (nodes.depth[at] == place).nonzero()[:, 0]

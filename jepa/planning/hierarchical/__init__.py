@@ -1,4 +1,4 @@
-"""Plans over several levels (LeCun 2022, section 4.7): each a level of callables that asks the one below for conditions.
+"""Plans over several levels (LeCun 2022, section 4.7), each of which asks the one below for conditions.
 
 course       Conditions that a lower level pursues one after the other: which is met, which is not.
 pursuit      How it pursues them: the best of a few moves, or a plan of its own.
@@ -13,7 +13,7 @@ from jepa.planning.hierarchical.control import Hierarchy, Log, Settings, Upper, 
 from jepa.planning.hierarchical.course import Course, Rules
 from jepa.planning.hierarchical.joint import Sampled, descended, sampled
 from jepa.planning.hierarchical.memory import Memory, Passages
-from jepa.planning.hierarchical.planners import Descending, Sampling, Searching
+from jepa.planning.hierarchical.planners import Descending, Sampling, Searching, with_task
 from jepa.planning.hierarchical.proposals import Lower, Proposal, Rounds, propose
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "descended",
     "propose",
     "sampled",
+    "with_task",
 ]

@@ -1,7 +1,7 @@
 """Hierarchical control of many episodes at once: plan above, pursue below, look, and plan again where it did not go.
 
-Who plans again when: a level does when its plan is done, when the level below could not meet a condition of its plan, or
-when the level above asks for something else. Near the goal the lowest level goes on alone, one step at a time.
+Who plans again when: a level does when its plan is done, when the level below could not meet a condition of its plan,
+or when the level above asks for something else. Near the goal the lowest level goes on alone, one step at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jepa.planning.hierarchical.memory import Memory
 from jepa.planning.hierarchical.proposals import UNREACHED, Proposal
 from jepa.planning.hierarchical.pursuit import raised, toward
 from jepa.planning.level import Level, selected
+from jepa.planning.tasks.task import Progress, Task
 
 
 class Planner(Protocol):
@@ -27,6 +28,8 @@ class Planner(Protocol):
         self, rows: Tensor, s: Tensor, target: Tensor, memory: Memory, generator: Generator, left: Tensor | None
     ) -> tuple[Proposal, Memory]:
         """Return plans of episodes rows [n] from s [n, D] to targets [n, D], and their memory with what was learned.
+
+        With a task the highest level's s are [n, D + n'], the progress behind, and so are its plans' states.
 
         Args: memory: of these episodes; left: [n] evaluations of all levels at most, None for any number.
         """
@@ -46,6 +49,7 @@ class Hierarchy(NamedTuple):
     moves: Tensor  # [P, A] of the lowest level, of which the best is taken in every step
     uppers: tuple[Upper, ...]  # from level 2 to the highest
     goal: Tensor  # [B, D] as the upper levels see it
+    task: Task | None = None  # which the levels are for, set by `with_task`; None: to be at the goal
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Log(NamedTuple):
     evaluations: Tensor  # [B, L] states that the step of each level was asked for, imagination included
     failed: Tensor  # [B] conditions that were not met in the world
     kept: list[Kept]
+    progress: Tensor | None = None  # [B, T+1, n] of the task, if there is one
 
 
 class Kept(NamedTuple):
@@ -128,16 +133,21 @@ class _State:
         self._followed = torch.zeros(len(s), dtype=torch.bool, device=s.device)
         self._done: list[Tensor] = []
         self._states, self._kept = [s], []
+        self._progress = None if of.task is None else Progress(of.task)
+        self._made = [] if self._progress is None else [self._progress.start(above)]  # step by step
 
     def decide(self, s: Tensor, generator: Generator) -> Tensor:
         """Return the next actions [B, A]."""
         settings, of = self._settings, self._of
-        distance = (raised(of.lowest, s) - of.goal).norm(dim=-1)
-        arrived, close = distance <= settings.arrived, distance <= settings.near
+        above = raised(of.lowest, s)
+        distance = (above - of.goal).norm(dim=-1)
+        done, early = self._status(distance)
+        arrived, close = (distance <= settings.arrived) & done, (distance <= settings.near) & done
         self._replan(s, arrived | close, generator)
         course = self._courses[0]
-        self._followed = ~arrived & ~close & course.active
-        target, rows = of.goal.clone(), self._followed.nonzero()[:, 0]
+        self._followed = ~arrived & ~close & (course.active | early)
+        # who is too early and is asked for nothing stays, so that waiting on a level above goes on
+        target, rows = torch.where(early.unsqueeze(1), above, of.goal), (self._followed & course.active).nonzero()[:, 0]
         target[rows] = course.target(rows)
         a = s.new_zeros(len(s), of.lowest.actions.width)
         rows = (~arrived).nonzero()[:, 0]
@@ -157,12 +167,22 @@ class _State:
             self._fail(level, rows[course.unmet[rows]])
             if level:  # what was planned below was planned for what is over now
                 self._courses[level - 1].drop(rows[course.unmet[rows] | (course.at[rows] > before)])
+        if self._progress is not None:
+            self._made.append(self._progress.seen(raised(self._of.lowest, self._states[-1]), above))
         self._states.append(s)
 
     def log(self) -> Log:
         """Return what was done."""
         actions, states = torch.stack(self._done, 1), torch.stack(self._states, 1)
-        return Log(actions, states, self._plans, self._evaluations, self._failed, self._kept)
+        progress = torch.stack(self._made, 1) if self._made else None
+        return Log(actions, states, self._plans, self._evaluations, self._failed, self._kept, progress)
+
+    def _status(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return in which episodes [B] all parts of the task are fulfilled, and in which it is too early."""
+        if self._progress is None:
+            no = torch.zeros_like(like, dtype=torch.bool)
+            return ~no, no
+        return self._of.task.done(self._progress.value), self._of.task.waiting(self._progress.value)
 
     def _replan(self, s: Tensor, resting: Tensor, generator: Generator) -> None:
         """Make plans where one is due, from the highest level down."""
@@ -185,13 +205,19 @@ class _State:
         target = of.goal[rows] if top else self._courses[level + 1].target(rows)
         left = None if settings.budget is None else settings.budget - self._evaluations[rows].sum(1)
         memory = self._memories[level].rows(rows)
-        proposal, memory = of.uppers[level].plan(rows, start, target, memory, generator, left)
+        tasked = top and self._progress is not None
+        begin = self._progress.appended(start, rows) if tasked else start
+        proposal, memory = of.uppers[level].plan(rows, begin, target, memory, generator, left)
         if settings.experience:
             self._memories[level] = self._memories[level].replaced(rows, memory)
-        self._courses[level].replace(rows, start, proposal.states, proposal.length)
+        width = start.shape[1]
+        waits = of.task.waits(begin[:, width:], proposal.states[..., width:]) if tasked else None
+        self._courses[level].replace(rows, start, proposal.states[..., :width], proposal.length, waits)
         self._plans[rows] += top
         self._evaluations[rows, level + 1] += proposal.upper
         self._evaluations[rows, level] += proposal.lower
+        if level:  # what was planned below was planned for what was asked before
+            self._courses[level - 1].drop(rows)
         if not top:  # a condition that no plan of this level leads to is not met
             lost = rows[proposal.cost >= UNREACHED]
             self._courses[level + 1].unmet[lost] = True

@@ -1,7 +1,7 @@
-"""Conditions that a lower level pursues one after the other, in the world or in imagination: which is met, which is not.
+"""Conditions that a lower level pursues one after the other, in the world or in imagination: which are met.
 
-A condition c_i is the state that an upper level asks for. It is met where ‖s − c_i‖ ≤ near; given up, where the distance
-has not fallen for `stall` steps or `patience` steps are over, and then met all the same where it is ≤ missed.
+A condition c_i is the state that an upper level asks for. It is met where ‖s − c_i‖ ≤ near; given up, where the
+distance has not fallen for `stall` steps or `patience` steps are over, and then met all the same where it is ≤ missed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ class Rules:
 class Course:
     """The conditions of B episodes, and where in them each is."""
 
-    def __init__(self, start: Tensor, states: Tensor, length: Tensor, rules: Rules) -> None:
-        """Args: start: [B, D] where it begins; states: [B, T, D] what is asked for; length: [B] how much of it."""
+    def __init__(
+        self, start: Tensor, states: Tensor, length: Tensor, rules: Rules, waits: Tensor | None = None
+    ) -> None:
+        """Args: start: [B, D] where it begins; states: [B, T, D] what is asked for; length: [B] how much of it; waits:
+        [B, T] steps that each condition takes at least, None for none: one that is met sooner is waited out."""
         self.rules, self.start, self.states, self.length = rules, start.clone(), states.clone(), length.clone()
+        self.waits = torch.zeros_like(states[..., 0], dtype=torch.long) if waits is None else waits.clone()
         zero, far = torch.zeros_like(length), torch.full_like(start[:, 0], torch.inf)
         self.at, self._wait, self._stalled, self._nearest = zero, zero.clone(), zero.clone(), far
         self.unmet = torch.zeros_like(length, dtype=torch.bool)
@@ -69,7 +73,8 @@ class Course:
         self._nearest[rows] = distance.minimum(self._nearest[rows])
         over = (self._stalled[rows] >= rules.stall) | (self._wait[rows] >= rules.patience)
         met = (distance <= rules.near) | (over & (distance <= rules.missed))
-        done, failed = rows[met], rows[over & ~met]
+        ready = self._wait[rows] >= self.waits[rows, self.at[rows]]
+        done, failed = rows[met & ready], rows[over & ~met]
         self.mismatch[rows, self.at[rows]] = distance
         self.unmet[failed] = True
         self._next(done)
@@ -91,11 +96,15 @@ class Course:
         """Leave what is asked for in some episodes [n]."""
         self.length[rows], self.unmet[rows] = 0, False
 
-    def replace(self, rows: Tensor, start: Tensor, states: Tensor, length: Tensor) -> None:
-        """Begin anew in some episodes [n]."""
+    def replace(self, rows: Tensor, start: Tensor, states: Tensor, length: Tensor, waits: Tensor | None = None) -> None:
+        """Begin anew in some episodes [n]. Args: as when it is made."""
         steps = max(self.states.shape[1], states.shape[1])
         self.states, new = (_longer(part, steps) for part in (self.states, states))
-        self.mismatch = torch.nn.functional.pad(self.mismatch, (0, steps - self.mismatch.shape[1]))
+        waits = torch.zeros_like(new[..., 0], dtype=torch.long) if waits is None else waits
+        self.mismatch, self.waits, waits = (
+            torch.nn.functional.pad(part, (0, steps - part.shape[1])) for part in (self.mismatch, self.waits, waits)
+        )
+        self.waits[rows] = waits
         self.states[rows], self.start[rows], self.length[rows] = new, start, length
         self.unmet[rows], self.mismatch[rows], self.at[rows] = False, 0, 0
         self._restart(rows)

@@ -3,26 +3,30 @@
     J(a_2, a_1) = C_2(s̃_2(a_2)) + weight · Σ_i m(s̃_1(a_1), s̃_2,i)
 
 C_2 is what the upper level says of its own plan, m how far the lower level ends from what was asked. With weight 0 only
-the upper level counts, which is greedy. By sampling a_1 is what the lower level does to realize a_2, in imagination, and
-only plans that were realized can be among the best. By gradient both are free.
+the upper level counts, which is greedy. By sampling a_1 is what the lower level does to realize a_2, in imagination,
+and only plans that were realized can be among the best. By gradient both are free.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from jepa.minimize.base import checked
 from jepa.planning.hierarchical.course import Course
-from jepa.planning.hierarchical.proposals import Lower, Proposal
+from jepa.planning.hierarchical.proposals import UNREACHED, Lower, Proposal
 from jepa.planning.hierarchical.pursuit import raised, realize
 from jepa.planning.level import Level, selected
 from jepa.planning.minimizers import Descent
 from jepa.predictors import rollout
 
 FORBIDDEN = 1e3  # what a step costs that a passage forbids, so that plans can still be compared
+NARROWEST = 0.1  # least standard deviation of what is drawn, in the unit of a
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,12 @@ class Sampled:
         if not 1 <= self.elites <= self.realized <= self.samples:
             found = f"{self.elites}, {self.realized}, {self.samples}"
             raise ValueError(f"elites, realized, samples: expected 1 ≤ elites ≤ realized ≤ samples, found {found}")
-        for name, least in (("horizon", 1), ("rounds", 1), ("weight", 0)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name}: expected at least {least}, found {getattr(self, name)}")
-        if not self.spread > 0:
+        for name in ("horizon", "rounds"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight: expected a number of at least 0, found {self.weight}")
+        if not 0 < self.spread < math.inf:
             raise ValueError(f"spread: expected a number above 0, found {self.spread}")
 
 
@@ -67,7 +73,7 @@ def imagined(level: Level, s: Tensor, actions: Tensor, tolerance: float) -> Path
     a = level.actions.project(actions)
     states = rollout(level.step, s.unsqueeze(1), a, s.new_zeros(1, 1, a.shape[2], level.latent))
     steps = [level.cost(states[:, :, t : t + 1], a[:, :, t : t + 1]) for t in range(a.shape[2])]
-    cost = torch.stack(steps, 2)  # [B, K, T]
+    cost = checked(torch.stack(steps, 2))  # [B, K, T]
     price = cost.clamp(min=0).sqrt()
     if level.passage is not None:
         before = torch.cat([s[:, None, None].expand_as(states[:, :, :1]), states[:, :, :-1]], 2)
@@ -85,9 +91,14 @@ def sampled(
 ) -> Proposal:  # fmt: skip
     """Return the plan of least J that the cross-entropy method finds, whose elites the lower level has realized.
 
+    A plan that does not end at the goal costs `UNREACHED` and the distance that is left, as one of `propose` does.
+
     Args: upper: the level that plans, with the goal in its cost; lower: the level below, that pursues by moves; s:
         [B, D]; tolerance: the cost at which the goal is reached.
+    Raises: ValueError for a lower level without moves, or costs that are not numbers.
     """
+    if lower.moves is None:
+        raise ValueError("lower: expected a level that pursues by moves, found none")
     batch, width = len(s), upper.actions.width
     size = (batch, settings.samples, settings.horizon, width)
     mean, spread = s.new_zeros(batch, 1, *size[2:]), s.new_full((1, 1, 1, 1), settings.spread)
@@ -103,9 +114,12 @@ def sampled(
         joint = some.cost + settings.weight * mismatch
         elite = joint.topk(settings.elites, 1, largest=False).indices
         kept = some.actions.take_along_dim(_like(elite, some.actions), 1)
-        mean, spread = kept.mean(1, keepdim=True), kept.std(1, correction=0, keepdim=True).clamp(min=0.1)
+        mean, spread = kept.mean(1, keepdim=True), kept.std(1, correction=0, keepdim=True).clamp(min=NARROWEST)
         best = _least(best, some, joint)
     states, actions, cost, length = best
+    end = states.take_along_dim((length - 1).view(-1, 1, 1), 1)
+    left = upper.cost(end.unsqueeze(1), actions[:, None, :1])[:, 0]
+    cost = torch.where(left <= tolerance, cost, UNREACHED + left.clamp(min=0).sqrt())
     return Proposal(states, length, actions, cost, *spent, [])
 
 
@@ -141,41 +155,78 @@ def descended(
 ) -> Proposal:  # fmt: skip
     """Return the plan to which gradient descent on J over the actions of both levels leads from a proposal.
 
-    The lower level begins with no action; its first descent, with the upper plan held, is what realizes the proposal.
-    J never rises: a step that raises it is not taken.
+    J = C_2 of where the upper plan ends + weight · Σ_i ‖s̃_1,i − s̃_2,i‖². The lower level begins with no action; its
+    first descent, with the upper plan held, is what realizes the proposal. From there J never rises: a step that raises
+    it is not taken. Passages do not count.
 
-    Args: upper, lower: of these episodes, differentiable; s: [B, D]; descent: of both; weight: of the squared mismatch;
-        stride: steps of the lower level for one of the upper.
+    Args: upper, lower: of these episodes, differentiable; s: [B, D]; proposal: whose length is kept; descent: of both;
+        weight: of the squared mismatch; stride: steps of the lower level for one of the upper.
+    Raises: ValueError for a weight that is not a number of at least 0, a stride below 1, or as the descent does.
     """
-    steps = proposal.actions.shape[1]
-    if not steps:
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"weight: expected a number of at least 0, found {weight}")
+    if stride < 1:
+        raise ValueError(f"stride: expected at least 1, found {stride}")
+    if not proposal.actions.shape[1]:
         return proposal
-    shapes = (steps, upper.actions.width), (steps * stride, lower.actions.width)
-    sizes = [one * other for one, other in shapes]
-    live = (torch.arange(steps, device=s.device) < proposal.length.unsqueeze(1)).to(s)  # [B, T]
-
-    def split(x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a_2 [B, R, T, A_2] and a_1 [B, R, T · stride, A_1] of candidates, within their limits."""
-        both = (part.unflatten(-1, shape) for part, shape in zip(x.split(sizes, -1), shapes, strict=True))
-        return tuple(level.actions.project(a) for level, a in zip((upper, lower), both, strict=True))
-
-    def joint(x: Tensor) -> Tensor:
-        """Return J [B, R]."""
-        above, below = split(x)
-        asked = rollout(upper.step, s.unsqueeze(1), above, s.new_zeros(1, 1, steps, upper.latent))
-        done = rollout(lower.step, s.unsqueeze(1), below, s.new_zeros(1, 1, steps * stride, lower.latent))
-        last = (proposal.length - 1).clamp(min=0).view(-1, 1, 1, 1)
-        end = asked.take_along_dim(last, 2)
-        mismatch = (raised(lower, done[:, :, stride - 1 :: stride]) - asked).square().sum(-1)
-        return upper.cost(end, above[:, :, :1]) + weight * (mismatch * live.unsqueeze(1)).sum(2)
-
-    first = torch.cat([proposal.actions.flatten(1), s.new_zeros(len(s), sizes[1])], 1)
-    found = descent(joint, first, generator, lambda x: torch.cat([part.flatten(-2) for part in split(x)], -1))
-    above, _ = split(found.argmin.unsqueeze(1))
+    joint = _Joint(upper, lower, s, proposal.length, weight, stride)
+    held = joint.conditions(upper.actions.project(proposal.actions.unsqueeze(1)))
+    size = proposal.actions.shape[1] * stride * lower.actions.width
+    first = descent(partial(joint.realized, held), s.new_zeros(len(s), size), generator, joint.below)
+    start = torch.cat([held.actions[:, 0].flatten(1), first.argmin], 1)
+    found = descent(joint, start, generator, lambda x: torch.cat([part.flatten(-2) for part in joint.split(x)], -1))
     with torch.no_grad():
-        states = rollout(upper.step, s.unsqueeze(1), above, s.new_zeros(1, 1, steps, upper.latent))[:, 0]
-    asked = (descent.steps + 1) * descent.restarts
-    return proposal._replace(
-        states=states, actions=above[:, 0], cost=found.value, upper=proposal.upper + asked * steps,
-        lower=proposal.lower + asked * steps * stride,
-    )  # fmt: skip
+        states, actions = (part[:, 0] for part in joint.conditions(joint.split(found.argmin.unsqueeze(1))[0]))
+    upper_asked, lower_asked = (proposal.upper + joint.asked[0], proposal.lower + joint.asked[1])
+    return proposal._replace(states=states, actions=actions, cost=found.value, upper=upper_asked, lower=lower_asked)
+
+
+class _Conditions(NamedTuple):
+    """What the upper level asks for."""
+
+    states: Tensor  # [B, R, T, D]
+    actions: Tensor  # [B, R, T, A]
+
+
+class _Joint:
+    """J over the actions of both levels, and how many states each level was asked for in every episode."""
+
+    def __init__(self, upper: Level, lower: Level, s: Tensor, length: Tensor, weight: float, stride: int) -> None:
+        self._upper, self._lower, self._s, self._length, self._weight = upper, lower, s, length, weight
+        self._stride, self.asked = stride, [0, 0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return J [B, R] of the actions of both levels x [B, R, N], those of the upper one first."""
+        above, below = self.split(x)
+        return self.realized(self.conditions(above), below.flatten(-2))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a_2 [B, R, T, A_2] and a_1 [B, R, T · stride, A_1], within their limits."""
+        widths = self._upper.actions.width, self._stride * self._lower.actions.width
+        steps = x.shape[-1] // sum(widths)
+        above, below = x.split([steps * width for width in widths], -1)
+        below = self.below(below).unflatten(-1, (-1, self._lower.actions.width))
+        return self._upper.actions.project(above.unflatten(-1, (steps, widths[0]))), below
+
+    def below(self, x: Tensor) -> Tensor:
+        """Return the actions of the lower level [B, R, T · stride · A_1] within their limits."""
+        box = self._lower.actions
+        return box.project(x.unflatten(-1, (-1, box.width))).flatten(-2)
+
+    def conditions(self, above: Tensor) -> _Conditions:
+        """Return what actions of the upper level ask for."""
+        self.asked[0] += above.shape[1] * above.shape[2]
+        z = self._s.new_zeros(1, 1, above.shape[2], self._upper.latent)
+        return _Conditions(rollout(self._upper.step, self._s.unsqueeze(1), above, z), above)
+
+    def realized(self, conditions: _Conditions, below: Tensor) -> Tensor:
+        """Return J [B, R] of conditions [B, R or 1, …] and the lower level's actions [B, R, T · stride · A_1]."""
+        level, stride = self._lower, self._stride
+        a = level.actions.project(below.unflatten(-1, (-1, level.actions.width)))
+        self.asked[1] += a.shape[1] * a.shape[2]
+        done = rollout(level.step, self._s.unsqueeze(1), a, self._s.new_zeros(1, 1, a.shape[2], level.latent))
+        mismatch = (raised(level, done[:, :, stride - 1 :: stride]) - conditions.states).square().sum(-1)
+        live = torch.arange(mismatch.shape[2], device=a.device) < self._length.unsqueeze(1)  # [B, T]
+        last = (self._length - 1).clamp(min=0).view(-1, 1, 1, 1)
+        cost = self._upper.cost(conditions.states.take_along_dim(last, 2), conditions.actions[:, :, :1])
+        return cost + self._weight * (mismatch * live.unsqueeze(1)).sum(2)

@@ -7,18 +7,17 @@ over the transitions (s_f, s'_f) that were asked for and not met, in the world o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from jepa.planning.level import Passage
+from jepa.planning.passages import Passages as Passages
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Transitions of B episodes that failed."""
+    """Transitions of B episodes that failed; of states with more than D numbers the first D are compared."""
 
     failed: Tensor  # [B, F, 2, D] from and to
     known: Tensor  # [B, F] which of the F there are, bool
@@ -38,7 +37,8 @@ class Memory:
         """Return what steps from s to `after` [B, K, D] cost, [B, K]."""
         if not self.failed.shape[1]:
             return s.new_zeros(s.shape[:2])
-        pair = torch.cat([s, after], -1)  # [B, K, 2 D]
+        width = self.failed.shape[-1]
+        pair = torch.cat([s[..., :width], after[..., :width]], -1)  # [B, K, 2 D]
         apart = torch.cdist(pair, self.failed.flatten(2)).square()  # [B, K, F]
         near = torch.where(self.known.unsqueeze(1), (-apart / (2 * self.spread**2)).exp(), 0)
         return self.weight * near.sum(-1)
@@ -68,21 +68,3 @@ class Memory:
         return Memory(
             failed.index_copy(0, rows, theirs), known.index_copy(0, rows, known_theirs), self.weight, self.spread
         )
-
-
-class Passages:
-    """The sum of what several modules say of a step; None among them says nothing."""
-
-    def __init__(self, *parts: Passage | None) -> None:
-        self.parts: tuple[Callable, ...] = tuple(part for part in parts if part is not None)
-
-    def __call__(self, s: Tensor, after: Tensor, a: Tensor) -> Tensor:
-        """Return [B, K]."""
-        total = s.new_zeros(s.shape[:2])
-        for part in self.parts:
-            total = total + part(s, after, a)
-        return total
-
-    def rows(self, index: Tensor) -> Passages:
-        """Return the sum of the episodes index [n]."""
-        return Passages(*(part.rows(index) if hasattr(part, "rows") else part for part in self.parts))

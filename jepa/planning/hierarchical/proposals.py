@@ -10,6 +10,7 @@ Srinivasa 2016): it ends at the best way that the lower level can go.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ from torch import Generator, Tensor
 
 from jepa.planning.hierarchical.course import Course, Rules
 from jepa.planning.hierarchical.memory import Memory
-from jepa.planning.hierarchical.pursuit import realize, realize_by_search, with_passage
+from jepa.planning.hierarchical.pursuit import realize, realize_by_search
 from jepa.planning.level import Level, selected
+from jepa.planning.passages import with_passage
 from jepa.planning.search import Found, Search, search
 
 UNREACHED = 1e6  # what a way costs that does not lead to the goal, beside the distance that is left
@@ -45,14 +47,14 @@ class Rounds:
     def __post_init__(self) -> None:
         if self.most < 1:
             raise ValueError(f"rounds: expected at least 1, found {self.most}")
-        if not self.weight >= 0:
-            raise ValueError(f"weight: expected at least 0, found {self.weight}")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight: expected a number of at least 0, found {self.weight}")
 
 
 class Proposal(NamedTuple):
     """What an upper level asks for."""
 
-    states: Tensor  # [B, T, D]
+    states: Tensor  # [B, T, D], behind them the extra numbers of the search, if any: a task's progress
     length: Tensor  # [B]
     actions: Tensor  # [B, T, A]
     cost: Tensor  # [B] J
@@ -78,10 +80,16 @@ def propose(
 ) -> tuple[Proposal, Memory]:  # fmt: skip
     """Return the plan of least J that was found in at most `rounds.most` rounds, and what was learned on the way.
 
-    Args: upper: the level that plans, with the goal in its cost, and its search; lower: the level below; s: [B, D];
-        memory: of transitions that failed, of these episodes; left: [B] evaluations of both levels at most.
+    Args: upper: the level that plans, with the goal in its cost, and its search; lower: the level below; s: [B, D],
+        with the extra numbers of the search behind, which the level below is not told; memory: of transitions that
+        failed, of these episodes; left: [B] evaluations of both levels at most, beyond which no round begins; what a
+        round has begun to imagine the lower level ends.
+    Returns: of plans that do not lead to the goal J is at least `UNREACHED`.
+    Raises: ValueError for a lower level that has neither moves nor a search, or as `search` does.
     """
-    batch, rows = len(s), torch.arange(len(s), device=s.device)
+    if lower.moves is None and lower.search is None:
+        raise ValueError("lower: expected moves or a search, found neither")
+    batch, places, rows = len(s), s.shape[1] - upper[1].extra, torch.arange(len(s), device=s.device)
     spent = torch.zeros(2, batch, dtype=torch.long, device=s.device)
     best, trace = None, []
     while len(rows):
@@ -90,13 +98,12 @@ def propose(
         found = search(level, s[rows], generator, upper[1], rest)
         spent[0, rows] += found.plan.evaluations
         last = rounds.most == 1 or rounds.weight == 0
-        course = Course(s[rows], found.plan.states, found.plan.length, lower.rules)
-        path = None if last else _imagined(lower, rows, s[rows], course, generator, spent)
-        best = _better(best, rows, batch, found, _joint(found, course, s[rows], rounds.weight))
+        start, asked = s[rows, :places], found.plan.states[..., :places]
+        course = Course(start, asked, found.plan.length, lower.rules)
+        path = None if last else _imagined(lower, rows, start, course, generator, spent)
+        best = _better(best, rows, batch, found, _joint(found, course, start, rounds.weight))
         if path is not None:
-            trace.append(
-                Round(rows, found.plan.states, found.plan.length, path, torch.where(course.unmet, course.at, -1))
-            )
+            trace.append(Round(rows, asked, found.plan.length, path, torch.where(course.unmet, course.at, -1)))
         again = course.unmet & (len(trace) < rounds.most)
         if left is not None:
             again &= (left[rows] - spent.sum(0)[rows]) > 0

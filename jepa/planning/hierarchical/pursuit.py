@@ -1,4 +1,4 @@
-"""How a lower level pursues conditions: the lowest by the best of a few moves, one step at a time; others by a search."""
+"""How a lower level pursues conditions: the lowest by the best of a few moves, step by step; others by a search."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Generator, Tensor
 
 from jepa.planning.costs import Distance
 from jepa.planning.hierarchical.course import Course
-from jepa.planning.hierarchical.memory import Passages
 from jepa.planning.level import Level, selected
+from jepa.planning.passages import raised
 from jepa.planning.search import Found, Search, search
 
 
 def toward(level: Level, s: Tensor, target: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
     """Return the best of given moves and the state that it is imagined to lead to: argmin_k ‖s̃_k − c‖² + passage.
 
-    Args: level: of these episodes, with `up` to the states of the level above; s: [n, D]; target: c [n, D']; moves: [P, A].
+    Args: level: of these episodes, with `up` to the states of the level above; s: [n, D]; target: c [n, D']; moves:
+        [P, A].
     Returns: a [n, A], s̃ [n, D].
     """
     a = moves.to(s).unsqueeze(0)
@@ -30,19 +31,14 @@ def toward(level: Level, s: Tensor, target: Tensor, moves: Tensor) -> tuple[Tens
     return a[0, best], after[rows, best]
 
 
-def raised(level: Level, s: Tensor) -> Tensor:
-    """Return what the level above makes of states [..., D]."""
-    return s if level.up is None else level.up(s)
-
-
 @torch.no_grad()
 def realize(
     level: Level, s: Tensor, course: Course, moves: Tensor, whole: bool = False
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Let the lowest level pursue conditions in imagination; the course says afterwards which of them are met.
 
-    Args: level: of these B episodes; s: [B, D]; course: of these episodes; moves: [P, A]; whole: whether to go on behind
-        a condition that is not met.
+    Args: level: of these B episodes; s: [B, D]; course: of these episodes; moves: [P, A]; whole: whether to go on
+        behind a condition that is not met.
     Returns: the last states [B, D]; evaluations [B]; the states after every step, each [B, D].
     """
     s, spent, path = s.clone(), torch.zeros_like(course.at), []
@@ -100,14 +96,3 @@ def ends(found: Found, s: Tensor) -> Tensor:
     last = (found.plan.length - 1).clamp(min=0)
     end = found.plan.states[torch.arange(len(s), device=s.device), last]
     return torch.where((found.plan.length > 0).unsqueeze(-1), end, s)
-
-
-def with_passage(level: Level, *parts: object) -> Level:
-    """Return a level whose steps cost what several modules say beside its own, of all episodes and of some."""
-
-    def at(index: Tensor) -> Level:
-        """Return the level of some episodes."""
-        some = [part.rows(index) if hasattr(part, "rows") else part for part in parts if part is not None]
-        return with_passage(selected(level, index), *some)
-
-    return level._replace(passage=Passages(level.passage, *parts), rows=at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from jepa.worlds.rooms.grid import DOOR, LOOPS, ROOM, WALL, grid, mapped
 from jepa.worlds.rooms.layouts import Layouts, at_least_one
 from jepa.worlds.rooms.maze_tasks import draw_tasks, integer_tasks, stored_tasks
 from jepa.worlds.rooms.motion import walk
-from jepa.worlds.rooms.pictures import VIEWS, draw
+from jepa.worlds.rooms.pictures import VIEWS, draw, draw_walls
 from jepa.worlds.rooms.policies import TURN, directions
 from jepa.worlds.rooms.tasks import QUANTUM, Tasks
 from jepa.worlds.rooms.world import parted
@@ -106,9 +107,13 @@ class Maze:
         frames, static = parted(self.draw(layouts, positions), self.group, self.subtract)
         return Trajectories(frames, a, static, {"position": positions, "blocked": blocked.to(positions.dtype)})
 
-    def draw(self, layouts: Layouts, positions: Tensor) -> Tensor:
-        """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units."""
-        return draw(rimmed(layouts), positions, self.size, self.brightness, "channels")
+    def draw(self, layouts: Layouts, positions: Tensor, walls: Tensor | None = None) -> Tensor:
+        """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units; walls: as `walls` returns."""
+        return draw(rimmed(layouts), positions, self.size, self.brightness, "channels", walls)
+
+    def walls(self, layouts: Layouts) -> Tensor:
+        """Return the walls of layouts, [B, S, S], for many pictures of them."""
+        return draw_walls(rimmed(layouts), self.size)
 
     def tasks(self, count: int, generator: Generator) -> Tasks:
         """Return `count` tasks on the generator's device: from one room to another, as likely each.
@@ -141,8 +146,9 @@ class Maze:
         Args: tasks: N of them; collisions, generator: as for `jepa.worlds.rooms.motion.move`.
         Raises: ValueError for tasks that cannot be done, an unknown name or a push without a generator.
         """
-        seen = self.seen if self.sight else None
-        return Episodes(tasks, self.draw, self.step_limit, collisions, generator, seen)
+        if self.sight:
+            return Episodes(tasks, self.draw, self.step_limit, collisions, generator, self.seen)
+        return Episodes(tasks, partial(self.draw, walls=self.walls(tasks.layouts)), self.step_limit, collisions, generator)
 
     def seen(self, layouts: Layouts, positions: Tensor) -> Layouts:
         """Return layouts as they look to dots at positions [B, 2]: shut gates whose middle is farther than `sight` look

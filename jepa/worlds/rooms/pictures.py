@@ -16,12 +16,15 @@ VIEWS = {"channels": 2, "gray": 1}  # name -> C
 SIGMA = 1.3  # the dot's standard deviation, in units
 
 
-def draw(layouts: Layouts, positions: Tensor, size: int, brightness: float = 2.0, view: str = "channels") -> Tensor:
+def draw(
+    layouts: Layouts, positions: Tensor, size: int, brightness: float = 2.0, view: str = "channels",
+    walls: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Return pictures of dots among walls.
 
     Args: positions: [B, T, 2] in units; size: S, pixels a side, over the layouts' extent; brightness: of the dot's
         brightest pixel where it is in the pixel's middle, a wall's is 1; view: "channels", of the dot and of the walls,
-        as published, or "gray", the larger of the two.
+        as published, or "gray", the larger of the two; walls: [B, S, S], `draw_walls` of these layouts where it is known.
     Returns: [B, T, C, S, S], rows from the least y to the largest.
     Raises: ValueError for shapes that do not fit, an unknown view or size < 1.
     """
@@ -31,7 +34,7 @@ def draw(layouts: Layouts, positions: Tensor, size: int, brightness: float = 2.0
         raise ValueError(f"view: expected one of {', '.join(VIEWS)}, found {view!r}")
     across, down = _shares(layouts, positions, size)
     across, down = across.unsqueeze(-2), (brightness * down).unsqueeze(-1)
-    walls = draw_walls(layouts, size).unsqueeze(1)
+    walls = (draw_walls(layouts, size) if walls is None else walls).unsqueeze(1)
     if view == "gray":
         return torch.maximum(down * across, walls).unsqueeze(2)
     empty, none = torch.zeros_like(walls), torch.zeros_like(down)

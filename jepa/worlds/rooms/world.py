@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from jepa.batches import HeldOut, Trajectories
 from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.layouts import Layouts, at_least_one, fixed_two_rooms, random_two_rooms, two_rooms
 from jepa.worlds.rooms.motion import COLLISIONS, walk
-from jepa.worlds.rooms.pictures import VIEWS, draw
+from jepa.worlds.rooms.pictures import VIEWS, draw, draw_walls
 from jepa.worlds.rooms.policies import EPISODE, POLICIES, mixed, published
 from jepa.worlds.rooms.tasks import QUANTUM, Tasks, checked_tasks, draw_tasks, integer_tasks
 
@@ -90,9 +91,12 @@ class Rooms:
         factors = {"position": positions, "wall": wall, "door": door, "blocked": blocked.to(positions.dtype)}
         return Trajectories(frames, actions, static, factors)
 
-    def draw(self, layouts: Layouts, positions: Tensor) -> Tensor:
-        """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units."""
-        return draw(layouts, positions, self.size, self.brightness, self.view)
+    def draw(self, layouts: Layouts, positions: Tensor, walls: Tensor | None = None) -> Tensor:
+        """Return whole pictures [B, T, C, S, S] of dots at positions [B, T, 2], in units.
+
+        Args: walls: `jepa.worlds.rooms.pictures.draw_walls` of these layouts, where they are known.
+        """
+        return draw(layouts, positions, self.size, self.brightness, self.view, walls)
 
     def tasks(self, count: int, generator: Generator) -> Tasks:
         """Return `count` tasks on the generator's device, by EB-JEPA's rule. Raises: ValueError for count < 1."""
@@ -123,7 +127,8 @@ class Rooms:
         Args: tasks: N of them; collisions: what happens to a dot that hits something; generator: of pushes.
         Raises: ValueError for tasks that cannot be done, an unknown name or a push without a generator.
         """
-        return Episodes(tasks, self.draw, self.step_limit, collisions, generator)
+        picture = partial(self.draw, walls=draw_walls(tasks.layouts, self.size))
+        return Episodes(tasks, picture, self.step_limit, collisions, generator)
 
     def _walks(self, layouts: Layouts, steps: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions [B, T+1, 2], actions [B, T, 2] and blocked [B, T], windows of longer walks."""

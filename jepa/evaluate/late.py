@@ -1,0 +1,129 @@
+"""Late instantiation: gates that are seen only from near, and three ways to live with it (LeCun 2022, section 4.6).
+
+`once`: one plan, made at the start. `forgetful`: a new plan, from what is seen by then, wherever the last one could not
+be followed. `late`: the same, and what could not be followed is remembered for the episode. What is near is what is
+seen: both levels read the map of the present picture, anew in every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from jepa.evaluate.hierarchical import arrived, chosen, differences, kinds_of, known, rows_of
+from jepa.evaluate.methods import Done, Numbers, hierarchy_search, lower, servo, settings
+from jepa.evaluate.scenes import Scene
+from jepa.evaluate.subject import Row
+from jepa.planning.hierarchical import Hierarchy, Memory, Proposal, Rounds, Searching, Upper, control
+from jepa.planning.level import Level
+from jepa.static import separate
+from jepa.worlds.rooms.tasks import Tasks
+
+WAYS = ("once", "forgetful", "late")
+
+
+@torch.no_grad()
+def late(subject: Any, episodes: int = 200, sight: float = 5.0, numbers: dict[str, Any] | None = None) -> list[Row]:
+    """Return success and cost of the three ways on tasks whose gates are seen within `sight` units, and the differences.
+
+    Args: numbers: as for `hierarchical`.
+    """
+    known(subject, "late")
+    world, use = replace(subject.world, sight=sight), chosen(subject, numbers or {})
+    tasks = subject.some_tasks(episodes)
+    kinds = kinds_of(world, tasks)
+    found = {}
+    for name in WAYS:
+        acting = world.episodes(tasks)
+        of = looking(subject, world, acting)
+        done = lived(of, use, subject.stream(f"late {name}"), name)
+        found[name] = arrived(world, acting.positions, tasks.goal, done)
+    rows = []
+    for name in WAYS:
+        rows += rows_of(name, found[name], kinds, None)
+    for other in WAYS[:2]:
+        rows += differences(f"late_minus_{other}", found["late"], found[other], kinds)
+    return rows
+
+
+def looking(subject: Any, world: Any, acting: Any) -> Scene:
+    """Return what is given of episodes in which what is seen of the walls changes: dots are told from them by channel."""
+    first, _ = separate(torch.stack([acting.observe(), acting.goal], 1))
+
+    def walls_now(pictures: Tensor) -> Tensor:
+        """Return the static part of pictures [B, 2, S, S]: the dots' overlap at the start, the walls of now."""
+        return torch.cat([first[:, :1], pictures[:, 1:]], 1)
+
+    def encode(pictures: Tensor) -> Tensor:
+        """Return s [B, D]."""
+        return subject.model.levels[0].representation((pictures - walls_now(pictures)).clamp(min=0))
+
+    return Scene(subject.model, acting, first, first, encode, encode(acting.goal), world)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """A planner that reads the map of the present picture."""
+
+    of: Scene
+    numbers: Numbers
+    rounds: Rounds
+
+    def __call__(
+        self, rows: Tensor, s: Tensor, target: Tensor, memory: Memory, generator: Generator, left: Tensor | None
+    ) -> tuple[Proposal, Memory]:
+        """Return plans (`jepa.planning.hierarchical.control.Planner`)."""
+        now = present(self.of)
+        plan = Searching(now.upper(2, self.numbers.doubt), hierarchy_search(now, 2, self.numbers), lower(now), self.rounds)
+        return plan(rows, s, target, memory, generator, left)
+
+
+def present(of: Scene) -> Scene:
+    """Return the scene with the map of the present picture."""
+    seen = torch.cat([of.percept[:, :1], of.acting.observe()[:, 1:]], 1)
+    return replace(of, percept=seen, map=seen)
+
+
+class Live:
+    """The lowest level's step on the map of the present picture, read once a step of the world."""
+
+    def __init__(self, of: Scene) -> None:
+        self._of, self._kept = of, (-1, None)
+
+    def bound(self) -> Any:
+        """Return the step of now."""
+        if self._kept[0] != self._of.acting.steps:
+            self._kept = (self._of.acting.steps, self._of.model.levels[0].bound(present(self._of).percept))
+        return self._kept[1]
+
+    def __call__(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
+        """Return s̃ [B, K, D] of all episodes."""
+        return self.bound()(s, a, z)
+
+    def rows(self, index: Tensor) -> Any:
+        """Return the step of some episodes."""
+        return self.bound().rows(index)
+
+
+def lived(of: Scene, numbers: Numbers, generator: Generator, name: str) -> Done:
+    """Return what was done in one of the three ways."""
+    lowest, below = live(of), lower(of)
+    planner = Looking(of, numbers, Rounds(numbers.rounds, numbers.joint))
+    levels = Hierarchy(lowest, servo(of), (Upper(planner, below.rules),), of.goal)
+    use = replace(settings(numbers, name == "late"), plans=1 if name == "once" else 40)
+    log = control(of.acting, of.encode, levels, generator, use)
+    return Done(log.plans, log.evaluations, log.failed, log)
+
+
+def live(of: Scene) -> Level:
+    """Return the lowest level on the map of the present picture."""
+    step = Live(of)
+
+    def rows(index: Tensor) -> Level:
+        """Return the level of some episodes."""
+        return of.lowest._replace(step=step.rows(index), rows=None)
+
+    return of.lowest._replace(step=step, rows=rows)
