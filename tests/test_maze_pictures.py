@@ -186,6 +186,7 @@ def test_slider_shows_the_plan_of_each_task_with_what_it_asks_for(monkeypatch):
     assert discs == [((8, 4), 2), ((14, 14), 1.5)] and not any(isinstance(patch, Circle) for patch in left.patches)
     assert [text.get_text() for text in right.texts] == ["not here", ""]
     assert [max(map(len, lines(panel, "o"))) for panel in (left, right)] == [4, 3]
+    assert np.allclose(paths(left, walks.WALKED)[0], found["goal"].positions)
     figures.slider(draw, "task", list(found))
     moved, image = shown[1].children
     before = image.value
@@ -335,11 +336,11 @@ def test_spent_has_a_mark_for_every_method_and_a_line_for_those_that_ask_nothing
 
 def test_budgets_are_read_from_the_names_of_variants_in_their_order():
     _, axes = style.panels(1)
-    arrivals.budgets(axes, measured(), "three", METHODS)
+    arrivals.budgets(axes, measured(), "three_budget", METHODS)
     assert len(axes.containers) == 3
     assert axes.containers[1].lines[0].get_xdata() == pytest.approx([500, 4000])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["500", "4k"]
-    with pytest.raises(ValueError, match="expected variants two_budget_<evaluations>, found .*three_budget_500"):
+    with pytest.raises(ValueError, match="expected variants two_<evaluations>, found .*three_budget_500"):
         arrivals.budgets(axes, measured(), "two", METHODS)
 
 
@@ -364,7 +365,7 @@ def test_differences_are_paired_and_beside_zero():
     [
         (lambda axes: arrivals.success([axes] * 3, measured(), SIZES, {"best": ""}), "best_success"),
         (lambda axes: arrivals.spent(axes, measured(), "three_told", {"best": ""}), "best_evaluations"),
-        (lambda axes: arrivals.budgets(axes, measured(), "three", {"best": ""}), "best_success"),
+        (lambda axes: arrivals.budgets(axes, measured(), "three_budget", {"best": ""}), "best_success"),
         (lambda axes: arrivals.differences([axes] * 3, measured(), SIZES, {"a_minus_b": ""}), "a_minus_b"),
         (lambda axes: arrivals.spent(axes, measured(), "nine_told", METHODS), "of 'nine_told'"),
     ],
@@ -376,7 +377,7 @@ def test_a_metric_that_is_missing_is_named(draw, missing):
 
 def test_methods_look_the_same_in_all_charts():
     _, (left, right) = style.panels(2)
-    arrivals.budgets(left, measured(), "three", METHODS)
+    arrivals.budgets(left, measured(), "three_budget", METHODS)
     arrivals.distance(right, measured(), "five_told", {"iterated": "", "greedy": ""}, {"near": "", "far": ""})
     looks = [
         [(one.lines[0].get_color(), one.lines[0].get_marker()) for one in axes.containers] for axes in (left, right)

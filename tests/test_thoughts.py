@@ -13,7 +13,8 @@ from jepa.encoders import Identity
 from jepa.evaluate.hierarchical import chosen, driven
 from jepa.evaluate.mazes import Planning
 from jepa.evaluate.methods import METHODS, WITHOUT
-from jepa.evaluate.thoughts import proposed, thoughts, watched
+from jepa.evaluate.reconfigured import drawn, followed
+from jepa.evaluate.thoughts import proposed, thoughts, told, watched
 from jepa.hierarchy import HJEPA, Window
 from jepa.keypoints import Keypoints
 from jepa.latents.finite import NoLatent
@@ -47,7 +48,8 @@ def test_every_planner_is_watched_doing_what_is_measured(subject, name):
     found = watched(subject, subject.tasks, name, numbers=FEW)
     same = driven(subject, subject.tasks, name, chosen(subject, FEW), "percept")
     assert [one.name for one in found] == [name] * 6 and [one.solved for one in found] == same.solved.tolist()
-    assert [one.evaluations for one in found] == [tuple(row) for row in same.done.evaluations.tolist()]
+    assert [sum(one.evaluations) for one in found] == same.done.evaluations.sum(1).tolist()
+    assert {len(one.evaluations) for one in found} == {max(same.done.levels)}
     for row, one in enumerate(found):
         assert one.positions.shape == (7, 2) and torch.equal(one.positions[0], subject.tasks.start[row])
         assert torch.equal(one.layouts.gates[0], subject.tasks.layouts.gates[row])
@@ -111,6 +113,18 @@ def test_an_episode_is_read_from_its_own_rows_without_what_was_only_waited():
     assert second.path.tolist() == [[10, 10], [20, 0], [20, 10]]
     other = proposed(kept, 0, lambda s: s)
     assert len(other.rounds) == 1 and other.taken == -1 and other.asked.shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["through", "both", "late"])
+def test_tasks_that_are_set_at_plan_time_are_told_without_their_progress(subject, name):
+    what = drawn(subject, name, 2)
+    of, done = followed(subject, name, what, chosen(subject, FEW | {"keep": True}), True)
+    found = told(subject, of, name, done)
+    assert len(found) == 2 and done.log.kept[0].proposal.states.shape[-1] >= 2
+    for row, one in enumerate(found):
+        assert torch.equal(one.positions, of.acting.positions[row]) and one.plans
+        assert sum(one.evaluations) == int(done.evaluations[row].sum())
+        assert all(plan.asked.shape[1:] == (2,) and plan.start.shape == (2,) for plan in one.plans)
 
 
 @pytest.mark.parametrize(

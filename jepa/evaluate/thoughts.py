@@ -20,6 +20,8 @@ from jepa.planning.hierarchical.control import Kept, Log
 from jepa.planning.hierarchical.proposals import Round
 from jepa.static import OVERLAP, moving
 from jepa.worlds.rooms.layouts import Layouts
+from jepa.worlds.rooms.maze import Maze
+from jepa.worlds.rooms.policies import uniform
 from jepa.worlds.rooms.tasks import Tasks
 
 DOTS = 128  # from which positions are learned, a layout
@@ -51,7 +53,7 @@ class Watched(NamedTuple):
     layouts: Layouts  # one of them, with the gates as they are
     goal: Tensor  # [2] in units
     positions: Tensor  # [T+1, 2] in units, true ones
-    solved: bool  # by the rule of mazes
+    solved: bool  # by the rule of the world
     evaluations: tuple[int, ...]  # of each level, from the lowest
     plans: list[Proposed]  # in their order; none of planners that make none, or whose plans are not kept
 
@@ -79,7 +81,7 @@ def thoughts(
 def watched(
     subject: Planning, tasks: Tasks, name: str, sees: str = PERCEPT, numbers: dict[str, Any] | None = None
 ) -> list[Watched]:
-    """Return an episode for each of several tasks, all at once, as `jepa.evaluate.hierarchical` measures them.
+    """Return an episode for each of several tasks, all at once, the same that `jepa.evaluate.hierarchical` measures.
 
     Args, Raises: as for `thoughts`.
     """
@@ -87,8 +89,8 @@ def watched(
     if sees not in SEES:
         raise ValueError(f"sees: expected one of {', '.join(SEES)}, found {sees!r}")
     settings = chosen(subject, {**(numbers or {}), "keep": True})
-    of = seen(subject, subject.world.episodes(tasks), sees)
-    return told(subject, of, name, method(name)(of, settings, subject.stream(f"planner {name}")))
+    of = seen(subject, subject.world.episodes(tasks, generator=subject.stream("collisions")), sees)
+    return told(subject, of, name, method(name)(of, settings, subject.stream("planner")))
 
 
 @torch.no_grad()
@@ -98,11 +100,15 @@ def told(subject: Planning, of: Scene, name: str, done: Done) -> list[Watched]:
     Args: of: the scene, after its episodes; name: of what was done; done: what was, with its plans kept.
     """
     tasks, positions = of.acting.tasks, of.acting.positions
-    solved = arrived(positions, tasks.goal, done).solved.tolist()
+    solved = arrived(subject.world, positions, tasks.goal, done).solved.tolist()
+    columns = [
+        [at for at, level in enumerate(done.levels) if level == number] for number in range(1, max(done.levels) + 1)
+    ]
     kept = done.log.kept if isinstance(done.log, Log) else []
     generator, episodes = subject.stream("places of thoughts"), []
     for row, was in enumerate(solved):
-        layouts, spent = tasks.layouts.rows(slice(row, row + 1)), tuple(done.evaluations[row].tolist())
+        layouts, used = tasks.layouts.rows(slice(row, row + 1)), done.evaluations[row].tolist()
+        spent = tuple(sum(used[at] for at in of_level) for of_level in columns)
         mine = [(one, (one.rows == row).nonzero()[:, 0].tolist()) for one in kept]
         read = places(subject, of, layouts, generator) if kept else None
         plans = [proposed(one, at, read) for one, found in mine for at in found]
@@ -112,7 +118,8 @@ def told(subject: Planning, of: Scene, name: str, done: Done) -> list[Watched]:
 
 def places(subject: Planning, of: Scene, layouts: Layouts, generator: Generator) -> Places:
     """Return what reads positions from codes, fitted on dots at random places of one layout."""
-    points = subject.world.uniform(layouts.repeat(DOTS), generator)
+    anywhere = subject.world.uniform if isinstance(subject.world, Maze) else uniform
+    points = anywhere(layouts.repeat(DOTS), generator)
     pictures = subject.world.draw(layouts, points.unsqueeze(0))
     static = pictures.amin(1)  # without any dot, and with all gates
     codes = of.model.levels[0].representation(moving(pictures, static, OVERLAP)[0])

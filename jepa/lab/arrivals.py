@@ -19,7 +19,18 @@ from jepa.lab.rates import named_rows
 
 KINDS = {"": "all tasks", "_misleading": "the map misleads", "_clean": "it does not"}  # suffix of success -> words
 THIRDS = {"near": "near", "middle": "middle", "far": "far"}  # of tasks, by the length of the way -> words
-LOOKS = ("iterated", "flat_servo", "experience", "greedy", "flat_cem", "flat_tree", "sampled", "gradient", "oracle")
+LOOKS = (
+    "iterated",
+    "flat_servo",
+    "experience",
+    "greedy",
+    "flat_cem",
+    "flat_tree",
+    "sampled",
+    "gradient",
+    "oracle",
+    "unweighted",
+)
 COSTS = {"evaluations": "evaluations an episode", "gigaflops": "GFLOP an episode"}
 
 
@@ -71,21 +82,21 @@ def spent(
     axes.set(xscale="log", xlabel=COSTS[cost], ylabel=RATE, ylim=RATES)
 
 
-def budgets(axes: Axes, table: pd.DataFrame, size: str, methods: Mapping[str, str]) -> None:
-    """Draw success against the evaluations that an episode may take at most, a line for each method.
+def budgets(axes: Axes, table: pd.DataFrame, prefix: str, methods: Mapping[str, str]) -> None:
+    """Draw success against the evaluations that an episode may take, a line for each method.
 
-    Args: size: of the variants `<size>_budget_<evaluations>`.
+    Args: prefix: of the variants `<prefix>_<evaluations>`, such as budget or three_budget.
     Raises: ValueError if there are none.
     """
-    form = re.compile(rf"{re.escape(size)}_budget_(\d+)")
+    form = re.compile(rf"{re.escape(prefix)}_(\d+)")
     found = {variant: form.fullmatch(variant) for variant in table.variant.unique()}
     most = sorted((int(match[1]), variant) for variant, match in found.items() if match)
     if not most:
-        raise ValueError(f"table: expected variants {size}_budget_<evaluations>, found {', '.join(sorted(found))}")
-    x = np.array([number for number, _ in most], float)
+        raise ValueError(f"table: expected variants {prefix}_<evaluations>, found {', '.join(sorted(found))}")
+    x, shifts = np.array([number for number, _ in most], float), _shifts(len(methods), len(methods) - 1)
     for number, (method, words) in enumerate(methods.items()):
         y = [estimate(table, (variant, f"{method}_success"), "logit")[0] for _, variant in most]
-        line(axes, x * 1.03 ** _shifts(len(methods), len(methods) - 1)[number], y, _look(method, number), words)
+        line(axes, x * 1.03 ** shifts[number], y, _look(method, number), words)
     axes.set(xscale="log", xlabel="evaluations an episode may take", ylabel=RATE, ylim=RATES)
     named = [number for number, _ in most]
     axes.set_xticks(named, [f"{number / 1000:g}k" if number >= 1000 else str(number) for number in named])

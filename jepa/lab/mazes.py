@@ -27,7 +27,7 @@ from jepa.worlds.rooms.layouts import Layouts
 GATE = (0.76, 0.47, 0.40)  # a shut gate, which a map shows open: red-brown, and lighter than a wall
 ASKED = {"color": IMAGINED, "marker": "o", "ms": 3.2, "mew": 0, "lw": 0.9, "ls": (0, (2.5, 1.2))}
 ABOVE = {"color": IMAGINED, "marker": "s", "ms": 6.5, "mfc": "none", "mew": 1.2, "lw": 0}  # of a level above level 2
-UNMET = {"marker": "X", "ms": 8.5, "mfc": "black", "mec": "white", "mew": 0.9, "ls": ""}
+UNMET = {"marker": "X", "ms": 8.5, "mfc": "black", "mec": "white", "mew": 0.9, "ls": "", "clip_on": False}
 MARKS = {  # of a task, by kind
     "avoid": {"fc": (0.45, 0.45, 0.45, 0.25), "ec": "0.3", "hatch": "xxxx", "lw": 0.8},
     "through": {"fc": "none", "ec": style.COLORS[2], "lw": 1.8},
@@ -189,8 +189,8 @@ def tasks(
             _mark(panel, mark)
         for plan in one.plans[:1]:
             conditions(panel, plan)
-        last = arrival(one)
-        panel.plot(*one.positions[: last + 1].T, color=WALKED, lw=1.6, zorder=5, path_effects=OUTLINE)
+        # all of it: a task may lead past its goal first
+        panel.plot(*one.positions.T, color=WALKED, lw=1.6, zorder=5, path_effects=OUTLINE)
 
     return draw
 
