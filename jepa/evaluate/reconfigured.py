@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.evaluate.hierarchical import PERCEPT, chosen, known, seen
-from jepa.evaluate.methods import Numbers, hierarchy_search, lower, servo, settings
+from jepa.evaluate.methods import Done, Numbers, hierarchy_search, lower, servo, settings
 from jepa.evaluate.scenes import PIXEL, Scene
 from jepa.evaluate.subject import Row
 from jepa.planning.hierarchical import Hierarchy, Rounds, Searching, Upper, control
@@ -98,7 +98,18 @@ def on_the_way(world: Maze, tasks: Tasks, generator: Generator) -> tuple[Tensor,
 def acted(
     subject: Any, name: str, what: tuple[Tasks, Tensor], numbers: Numbers, set_: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return positions [N, T+1, 2] and evaluations [N]. Args: set_: whether the task is set, or the goal alone."""
+    """Return positions [N, T+1, 2] and evaluations [N]. Args: as for `followed`."""
+    of, done = followed(subject, name, what, numbers, set_)
+    return of.acting.positions, done.evaluations.sum(1)
+
+
+def followed(
+    subject: Any, name: str, what: tuple[Tasks, Tensor], numbers: Numbers, set_: bool
+) -> tuple[Scene, Done]:
+    """Return the scene after its episodes, and what was done in them.
+
+    Args: set_: whether the task is set, or the goal alone.
+    """
     tasks, places = what
     acting = subject.world.episodes(tasks)
     of, use = seen(subject, acting, PERCEPT), settings(numbers, True)
@@ -109,7 +120,7 @@ def acted(
     if set_:
         levels = with_task(levels, task_of(name, of, places))
     log = control(acting, of.encode, levels, subject.stream(f"reconfigured {name}"), use)
-    return acting.positions, log.evaluations.sum(1)
+    return of, Done(log.plans, log.evaluations, log.failed, log, (1, 2))
 
 
 def task_of(name: str, of: Scene, places: Tensor) -> Task:

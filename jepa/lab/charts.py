@@ -60,7 +60,7 @@ def horizons(axes: Axes, table: pd.DataFrame, names: Mapping[str, str], error: s
     for number, (variant, name) in enumerate(names.items()):
         found = [estimate(table, (variant, f"{error}_{step}"), "log")[0] for step in HORIZONS]
         shift = 1 + 0.035 * (number - (len(names) - 1) / 2)
-        _line(axes, shift * np.array(HORIZONS), found, number, name)
+        line(axes, shift * np.array(HORIZONS), found, number, name)
     rows = table[table.variant.isin(names)]
     still = [rows[rows.metric == f"still_rmse_{step}"].value.mean() for step in HORIZONS]
     axes.plot(HORIZONS, still, color="gray", ls="--", lw=1.2, label="staying where one is", zorder=1)
@@ -100,7 +100,7 @@ def course(
     for number, (name, steps) in enumerate(courses.items()):
         variants = sorted(steps, key=steps.__getitem__)
         found = [estimate(table, (variant, metric), "logit")[0] for variant in variants]
-        _line(axes, np.array([steps[variant] for variant in variants]), found, number, name)
+        line(axes, np.array([steps[variant] for variant in variants]), found, number, name)
     axes.set(xlabel="training steps", ylabel=RATE, ylim=RATES, xlim=(0, None))
 
 
@@ -111,7 +111,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
 
 
-def _line(axes: Axes, x: np.ndarray, found: Sequence[Interval], number: int, name: str) -> None:
+def line(axes: Axes, x: np.ndarray, found: Sequence[Interval], number: int, name: str) -> None:
     """Draw a line through estimates, each with its interval."""
     y = np.array([one.estimate for one in found])
     options = {"color": style.COLORS[number % 10], "marker": MARKERS[number % len(MARKERS)], "ms": 4.5, "lw": 1.3}

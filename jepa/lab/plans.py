@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ GROWTH, WALK = 24, 44  # frames of the first tree, and of the walk, at most
 FLASH = (220, 120, 220, 120, 500)  # milliseconds of a new tree that is shown, pale, shown, …
 COLORS = 96  # of a GIF
 PALE = (0.72, 0.75, 0.79)  # a tree that is no longer looked at
+
+Ink = tuple[float, float, float]  # red, green, blue
+INKS = ((0, 0, 0), (1, 1, 1), walks.WALL, walks.DOT, walks.WALKED, walks.IMAGINED, walks.GOAL["mfc"], PALE)
 
 
 class Frame(NamedTuple):
@@ -58,12 +61,18 @@ def animate(path: Path, episode: Episode) -> None:
     The same numbers make the same bytes.
     """
     shown = list(frames(episode))
-    pictures = [_rendered(episode, one) for one in shown]
-    palette = _palette(pictures)
+    write(path, [_rendered(episode, one) for one in shown], [one.milliseconds for one in shown])
+
+
+def write(path: Path, pictures: list[Image.Image], milliseconds: list[int], inks: Sequence[Ink] = INKS) -> None:
+    """Write pictures of one size as a GIF that repeats.
+
+    Args: milliseconds: that each is shown; inks: colors that it has to have.
+    """
+    palette = _palette(pictures, inks)
     flat = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     path.parent.mkdir(parents=True, exist_ok=True)
-    times = [one.milliseconds for one in shown]
-    flat[0].save(path, save_all=True, append_images=flat[1:], duration=times, loop=0, optimize=False)
+    flat[0].save(path, save_all=True, append_images=flat[1:], duration=milliseconds, loop=0, optimize=False)
 
 
 def goals(layouts: Layouts, plans: Mapping[str, Imagined], row: int = 0) -> Callable[[Axes, str], None]:
@@ -98,9 +107,8 @@ def _rendered(episode: Episode, shown: Frame) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _palette(pictures: list[Image.Image]) -> Image.Image:
+def _palette(pictures: list[Image.Image], inks: Sequence[Ink]) -> Image.Image:
     """Return one palette for all frames: of what is drawn, in large patches, and of some of the frames."""
-    inks = [(0, 0, 0), (1, 1, 1), walks.WALL, walks.DOT, walks.WALKED, walks.IMAGINED, walks.GOAL["mfc"], PALE]
     wide, high = pictures[0].size
     some = pictures[:: -(-len(pictures) // 4)]
     sheet = Image.new("RGB", (wide, high * (len(some) + 1)))

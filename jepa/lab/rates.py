@@ -57,7 +57,7 @@ def controls(
             axes.plot(published[name], y, marker="D", ms=6, mfc="none", mec="black", mew=1.2, ls="", zorder=4)
         shown = published[name] if name not in rows else found.estimate
         _number(axes, y, f"{100 * shown:.0f} %", color)
-    _rows(axes, names, RATE, RATES)
+    named_rows(axes, names, RATE, RATES)
 
 
 def planners(axes: np.ndarray, table: pd.DataFrame, panels: Mapping[str, Mapping[str, Where]]) -> None:
@@ -74,7 +74,7 @@ def planners(axes: np.ndarray, table: pd.DataFrame, panels: Mapping[str, Mapping
                 marker = MARKERS[y % len(MARKERS)]
                 _across(panel, estimate(table, rows[name], "logit"), y, style.COLORS[y % 10], marker)
         below = number // grid.shape[1] == grid.shape[0] - 1
-        _rows(panel, names, RATE if below else "", RATES)
+        named_rows(panel, names, RATE if below else "", RATES)
         panel.set_title(title, fontsize=9)
 
 
@@ -96,7 +96,7 @@ def ablations(table: pd.DataFrame, names: Mapping[str, str], columns: Sequence[C
         if column.scale == "log":
             panel.set_xscale("log")
             factors(panel.xaxis, (1, 3))
-        _rows(panel, list(names.values()), "", limits)
+        named_rows(panel, list(names.values()), "", limits)
         panel.set_title(column.title, fontsize=8, fontweight="normal")
         panel.tick_params(axis="x", labelsize=7)
     return figure
@@ -115,7 +115,7 @@ def _number(axes: Axes, y: int, number: str, color: object) -> None:
     axes.text(1.04, y, number, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=color)
 
 
-def _rows(axes: Axes, names: Sequence[str], label: str, limits: tuple[float, float] | None) -> None:
+def named_rows(axes: Axes, names: Sequence[str], label: str, limits: tuple[float, float] | None) -> None:
     """Name the rows of a panel, the first on top."""
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
