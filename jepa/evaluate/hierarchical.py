@@ -20,13 +20,14 @@ from jepa.evaluate.methods import METHODS, WITHOUT, Done, Numbers, method
 from jepa.evaluate.scenes import Scene, scene
 from jepa.evaluate.subject import Row, refused
 from jepa.worlds.rooms.geodesic import geodesic
-from jepa.worlds.rooms.maze_tasks import misleading
 from jepa.worlds.rooms.maze import Maze
+from jepa.worlds.rooms.maze_tasks import misleading
 from jepa.worlds.rooms.success import RADIUS, WITHIN
 from jepa.worlds.rooms.tasks import Tasks
 
 STEPS = {2: 50, 3: 80, 5: 160, 7: 260}  # of an episode, by rooms a side; of two rooms as published
 TWO_ROOMS = 200
+PLENTY = 10**9  # evaluations
 PERCEPT = "percept"
 SEES = (PERCEPT, "map")
 PAIRS = (
@@ -53,18 +54,19 @@ class Arrived(NamedTuple):
 @torch.no_grad()
 def hierarchical(
     subject: Planning, episodes: int = 200, sees: str = PERCEPT, methods: Sequence[str] = METHODS + WITHOUT,
-    budget: int = 10**9, numbers: dict[str, Any] | None = None,
+    budget: int = PLENTY, steps: int = 0, numbers: dict[str, Any] | None = None,
 ) -> list[Row]:  # fmt: skip
     """Return success and cost of planners on this seed's held-out tasks, and the differences between them, by task.
 
     Args: episodes: of each; sees: what upper levels see, the percept, or the map, in which shut gates look open; methods: names (`methods.METHODS`);
-        budget: evaluations of an episode from which on no more plans are made; numbers: of planners, that differ from the defaults (`methods.Numbers`).
+        budget: evaluations of an episode from which on no more plans are made; steps: of an episode, 0 for as many
+        as the size of the maze asks for; numbers: of planners, that differ from the defaults (`methods.Numbers`).
     Raises: ValueError for a planner or number that does not exist.
     """
     known(subject, "hierarchical")
     if sees not in SEES:
         raise ValueError(f"measure.hierarchical.sees: expected one of {', '.join(SEES)}, found {sees!r}")
-    settings = replace(chosen(subject, numbers or {}), budget=budget)
+    settings = chosen(subject, numbers, budget, steps)
     tasks = subject.some_tasks(episodes)
     kinds = kinds_of(subject.world, tasks)
     found = {name: driven(subject, tasks, name, settings, sees) for name in methods}
@@ -91,13 +93,14 @@ def known(subject: Any, measure: str) -> None:
         raise refused(measure, "a hierarchy that plans in mazes", subject)
 
 
-def chosen(subject: Planning, numbers: dict[str, Any]) -> Numbers:
+def chosen(subject: Planning, numbers: dict[str, Any] | None = None, budget: int = PLENTY, steps: int = 0) -> Numbers:
     """Return the numbers of planners. Raises: ValueError for one that does not exist."""
     rooms = getattr(subject.world, "rooms", None)
-    defaults = Numbers(steps=TWO_ROOMS if rooms is None else STEPS.get(rooms, 40 * rooms))
-    if strange := set(numbers) - set(vars(defaults)):
+    usual = TWO_ROOMS if rooms is None else STEPS.get(rooms, 40 * rooms)
+    defaults = Numbers(steps=steps or usual, budget=budget)
+    if strange := set(numbers or {}) - set(vars(defaults)):
         raise ValueError(f"numbers: expected some of {', '.join(vars(defaults))}, found {', '.join(sorted(strange))}")
-    return replace(defaults, **numbers)
+    return replace(defaults, **(numbers or {}))
 
 
 def driven(subject: Planning, tasks: Tasks, name: str, numbers: Numbers, sees: str) -> Arrived:

@@ -13,26 +13,28 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from jepa.evaluate.hierarchical import arrived, chosen, differences, kinds_of, known, rows_of
+from jepa.evaluate.hierarchical import PLENTY, arrived, chosen, differences, kinds_of, known, rows_of
 from jepa.evaluate.methods import Done, Numbers, hierarchy_search, lower, servo, settings
 from jepa.evaluate.scenes import Scene
 from jepa.evaluate.subject import Row
 from jepa.planning.hierarchical import Hierarchy, Memory, Proposal, Rounds, Searching, Upper, control
 from jepa.planning.level import Level
 from jepa.static import separate
-from jepa.worlds.rooms.tasks import Tasks
 
 WAYS = ("once", "forgetful", "late")
 
 
 @torch.no_grad()
-def late(subject: Any, episodes: int = 200, sight: float = 5.0, numbers: dict[str, Any] | None = None) -> list[Row]:
+def late(
+    subject: Any, episodes: int = 200, sight: float = 5.0, budget: int = PLENTY, steps: int = 0,
+    numbers: dict[str, Any] | None = None,
+) -> list[Row]:  # fmt: skip
     """Return success and cost of the three ways on tasks whose gates are seen within `sight` units, and the differences.
 
-    Args: numbers: as for `hierarchical`.
+    Args: budget, steps, numbers: as for `hierarchical`.
     """
     known(subject, "late")
-    world, use = replace(subject.world, sight=sight), chosen(subject, numbers or {})
+    world, use = replace(subject.world, sight=sight), chosen(subject, numbers, budget, steps)
     tasks = subject.some_tasks(episodes)
     kinds = kinds_of(world, tasks)
     found = {}
@@ -77,7 +79,9 @@ class Looking:
     ) -> tuple[Proposal, Memory]:
         """Return plans (`jepa.planning.hierarchical.control.Planner`)."""
         now = present(self.of)
-        plan = Searching(now.upper(2, self.numbers.doubt), hierarchy_search(now, 2, self.numbers), lower(now), self.rounds)
+        plan = Searching(
+            now.upper(2, self.numbers.doubt), hierarchy_search(now, 2, self.numbers), lower(now), self.rounds
+        )
         return plan(rows, s, target, memory, generator, left)
 
 

@@ -32,9 +32,9 @@ from torch import Generator, Tensor
 from jepa.evaluate.oracles import Shortest
 from jepa.evaluate.scenes import PIXEL, Plausible, Scene, abstract_moves, around, doubts
 from jepa.minimize.sampling import Elites, cem
+from jepa.planning import moves
 from jepa.planning.control import Control
 from jepa.planning.control import control as flat_control
-from jepa.planning import moves
 from jepa.planning.held import held
 from jepa.planning.hierarchical import (
     Descending,
@@ -88,7 +88,7 @@ class Numbers:
     cem_rounds: int = 2
     cem_spread: float = 1.0
     cem_execute: int = 8
-    budget: int = 0  # evaluations of an episode at most; 0: any number
+    budget: int = 10**9  # evaluations of an episode from which on no more plans are made
     keep: bool = False
 
 
@@ -161,14 +161,16 @@ def flat_search(of: Scene, numbers: Numbers) -> Search:
     tried = 0.95 * of.acting.limit * around(((numbers.flat_headings, 1.0),))
     greed = numbers.flat_greed * admissible(numbers.flat_hold * of.acting.limit * PIXEL / of.pixel)
     hold, cell = numbers.flat_hold, numbers.flat_cell * PIXEL
-    return Search(tried, hold, cell, (ARRIVED * 2 * PIXEL) ** 2, greed, numbers.width, numbers.flat_most)
+    return Search(
+        tried, hold, cell, (ARRIVED * 2 * PIXEL) ** 2, greed, numbers.width, min(numbers.flat_most, numbers.budget)
+    )
 
 
 def settings(numbers: Numbers, experience: bool) -> Settings:
     """Return when a hierarchy plans."""
     return Settings(
         numbers.steps, ARRIVED * PIXEL, NEAR * PIXEL, experience, numbers.weight, numbers.spread * PIXEL,
-        budget=numbers.budget or None, keep=numbers.keep,
+        budget=numbers.budget, keep=numbers.keep,
     )  # fmt: skip
 
 
@@ -284,7 +286,9 @@ class Nothing:
     ) -> tuple[Proposal, Memory]:
         """Return the goal as the one condition."""
         none = torch.zeros_like(rows)
-        return Proposal(target.unsqueeze(1), none + 1, s.new_zeros(len(s), 1, 1), s.new_zeros(len(s)), none, none, []), memory
+        return Proposal(
+            target.unsqueeze(1), none + 1, s.new_zeros(len(s), 1, 1), s.new_zeros(len(s)), none, none, []
+        ), memory
 
 
 def straight(of: Scene, numbers: Numbers, generator: Generator) -> Done:

@@ -14,8 +14,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.distributions import Normal
 
-from jepa.evaluate.hierarchical import PERCEPT, chosen, known, seen
-from jepa.evaluate.methods import hierarchy_search, lower
+from jepa.evaluate.hierarchical import PERCEPT, PLENTY, chosen, known, seen
+from jepa.evaluate.methods import Numbers, hierarchy_search, lower
 from jepa.evaluate.scenes import Scene, abstract_moves
 from jepa.evaluate.subject import Row
 from jepa.planning.hierarchical.memory import Memory
@@ -31,7 +31,9 @@ SLACK = 0.5  # units by which a way may be longer than a stride
 
 
 @torch.no_grad()
-def proposals(subject: Any, states: int = 400, sees: str = PERCEPT, doubt: float = -2.0) -> list[Row]:
+def proposals(
+    subject: Any, states: int = 400, sees: str = PERCEPT, budget: int = PLENTY, numbers: dict[str, Any] | None = None
+) -> list[Row]:
     """Return what a level 2 proposes that cannot be, how much of it its heads doubt, and how its conditions do.
 
     `proposed_impossible` is of all abstract actions that a search tries, `kept_impossible` of those that the heads let
@@ -39,13 +41,14 @@ def proposals(subject: Any, states: int = 400, sees: str = PERCEPT, doubt: float
     C(s, a_2) = −log q(a_2) with the upper prediction's error, where the lower level has pursued it in the world for a
     stride: q is what level 2 infers from what was done, or from what came of it.
 
-    Args: states: of as many tasks; sees, doubt: as for `hierarchical`.
+    Args: states: of as many tasks; sees, budget, numbers: as for `hierarchical`.
     """
     known(subject, "proposals")
+    use = chosen(subject, numbers, budget)
     tasks = subject.world.tasks(states, subject.stream("proposals"))
     acting = subject.world.episodes(tasks)
     of = seen(subject, acting, sees)
-    s, level = of.encode(acting.observe()), of.upper(2, doubt)
+    s, level = of.encode(acting.observe()), of.upper(2, use.doubt)
     places = Places(s, tasks.start)
     a = abstract_moves(of.model.levels[1].predictor).to(s).expand(states, -1, -1)
     after = level.step(s.unsqueeze(1), a, s.new_zeros(1, 1, 0))
@@ -55,7 +58,7 @@ def proposals(subject: Any, states: int = 400, sees: str = PERCEPT, doubt: float
         Row("proposed_impossible", float(bad.double().mean())),
         Row("kept_impossible", float(bad[passes].double().mean())),
         Row("doubted", float((~passes).double().mean())),
-        *_planned(subject, of, tasks, places, doubt),
+        *_planned(subject, of, tasks, places, use),
     ]
     return [*rows, *_conditions(subject, of, (s, a, after, passes), acting)]
 
@@ -98,12 +101,12 @@ def impossible(layouts: Layouts, start: Tensor, points: Tensor, reach: float) ->
     return inside(layouts, points) | (length > reach + SLACK)
 
 
-def _planned(subject: Any, of: Scene, tasks: Tasks, places: Places, doubt: float) -> list[Row]:
+def _planned(subject: Any, of: Scene, tasks: Tasks, places: Places, numbers: Numbers) -> list[Row]:
     """Return how many of the steps of plans cannot be."""
-    numbers = chosen(subject, {"doubt": doubt})
     rows, s = torch.arange(len(of.goal)), of.encode(of.acting.observe())
-    plan = Searching(of.upper(2, doubt), hierarchy_search(of, 2, numbers), lower(of))
-    found, _ = plan(rows, s, of.goal, Memory.empty(s, 0, 1), subject.stream("proposed plans"), None)
+    left = torch.full_like(rows, numbers.budget)
+    plan = Searching(of.upper(2, numbers.doubt), hierarchy_search(of, 2, numbers), lower(of))
+    found, _ = plan(rows, s, of.goal, Memory.empty(s, 0, 1), subject.stream("proposed plans"), left)
     before = torch.cat([s.unsqueeze(1), found.states], 1)[:, :-1]
     meant = torch.arange(found.states.shape[1]) < found.length.unsqueeze(1)
     reach = of.stride(2) * of.acting.limit

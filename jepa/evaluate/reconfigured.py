@@ -14,13 +14,12 @@ set of cost modules (`jepa.planning.tasks`). Success and violations are judged b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from jepa.evaluate.hierarchical import PERCEPT, chosen, known, seen
+from jepa.evaluate.hierarchical import PERCEPT, PLENTY, chosen, known, seen
 from jepa.evaluate.methods import Done, Numbers, hierarchy_search, lower, servo, settings
 from jepa.evaluate.scenes import PIXEL, Scene
 from jepa.evaluate.subject import Row
@@ -34,22 +33,25 @@ from jepa.worlds.rooms.tasks import Tasks
 
 DISC, EARLY, AFTER = 1.5, 3.0, 60  # units, units, steps
 MARGIN = 0.75  # units that plans stay farther from a disc, come nearer to a place
+WAITING = 1.5  # units that plans stay farther from a goal for which it is too early
 CLEAR = 3.5  # units between a disc's center and every door, start and goal
 STEPS = {"avoid": 100, "through": 140, "both": 200, "late": 140}  # of an episode
 HORIZON = 40  # steps of an upper plan at most, for what has to be late
 
 
 @torch.no_grad()
-def reconfigured(subject: Any, episodes: int = 100, numbers: dict[str, Any] | None = None) -> list[Row]:
+def reconfigured(
+    subject: Any, episodes: int = 100, budget: int = PLENTY, steps: int = 0, numbers: dict[str, Any] | None = None
+) -> list[Row]:
     """Return success and violations of tasks that are set at plan time, and those of the plain goal beside them.
 
-    Args: episodes: of each task; numbers: as for `hierarchical`.
+    Args: episodes: of each task; budget, numbers: as for `hierarchical`; steps: of an episode, 0 for as many as each asks for.
     """
     known(subject, "reconfigured")
     rows = []
     for name in STEPS:
         tasks, places = drawn(subject, name, episodes)
-        use = replace(chosen(subject, numbers or {}), steps=STEPS[name])
+        use = chosen(subject, numbers, budget, steps or STEPS[name])
         for prefix, set_ in ((name, True), (f"{name}_plain", False)):
             positions, spent = acted(subject, name, (tasks, places), use, set_)
             good, bad = judged(name, positions, tasks.goal, places)
@@ -95,17 +97,13 @@ def on_the_way(world: Maze, tasks: Tasks, generator: Generator) -> tuple[Tensor,
     return found[torch.arange(len(found)), first], clear.any(1)
 
 
-def acted(
-    subject: Any, name: str, what: tuple[Tasks, Tensor], numbers: Numbers, set_: bool
-) -> tuple[Tensor, Tensor]:
+def acted(subject: Any, name: str, what: tuple[Tasks, Tensor], numbers: Numbers, set_: bool) -> tuple[Tensor, Tensor]:
     """Return positions [N, T+1, 2] and evaluations [N]. Args: as for `followed`."""
     of, done = followed(subject, name, what, numbers, set_)
     return of.acting.positions, done.evaluations.sum(1)
 
 
-def followed(
-    subject: Any, name: str, what: tuple[Tasks, Tensor], numbers: Numbers, set_: bool
-) -> tuple[Scene, Done]:
+def followed(subject: Any, name: str, what: tuple[Tasks, Tensor], numbers: Numbers, set_: bool) -> tuple[Scene, Done]:
     """Return the scene after its episodes, and what was done in them.
 
     Args: set_: whether the task is set, or the goal alone.
@@ -132,7 +130,7 @@ def task_of(name: str, of: Scene, places: Tensor) -> Task:
         "avoid": lambda: Avoid(codes, DISC * unit, margin=MARGIN * unit),
         "through": lambda: Through(codes[:, 0], RADIUS * unit, margin=MARGIN * unit),
         "both": lambda: Both(codes, RADIUS * unit, margin=MARGIN * unit),
-        "late": lambda: Late(goal, (EARLY + MARGIN) * unit, AFTER),
+        "late": lambda: Late(goal, (EARLY + WAITING) * unit, AFTER),
     }[name]
     return Task(Reach(goal), (part(),))
 
