@@ -126,10 +126,10 @@ def lived(of: Scene, numbers: Numbers, generator: Generator, name: str) -> Done:
 
 def live(of: Scene) -> Level:
     """Return the lowest level on the map of the present picture."""
-    step = Live(of)
+    lowest, step = of.lowest, Live(of)
 
     def rows(index: Tensor) -> Level:
         """Return the level of some episodes."""
-        return of.lowest._replace(step=step.rows(index), rows=None)
+        return lowest._replace(step=step.rows(index), rows=None)
 
-    return of.lowest._replace(step=step, rows=rows)
+    return lowest._replace(step=step, rows=rows)

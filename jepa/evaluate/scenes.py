@@ -41,8 +41,10 @@ class Scene:
     @property
     def pixel(self) -> float:
         """What a pixel is in the world's units."""
+        if hasattr(self.world, "resolution"):
+            return 1 / self.world.resolution
         x0, _, x1, _ = self.acting.tasks.layouts.extent[0].tolist()
-        return 1 / self.world.resolution if hasattr(self.world, "resolution") else (x1 - x0) / self.world.size
+        return (x1 - x0) / self.world.size
 
     def codes(self, rows: Tensor, positions: Tensor) -> Tensor:
         """Return codes [n, P, D] of dots at positions [n, P, 2] of episodes rows [n], for oracles and pictures."""
