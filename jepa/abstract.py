@@ -66,6 +66,11 @@ class Abstract(nn.Module):
         self.plausible = perceptron([self.fine.outputs * inputs // 2, 64, 1])
         self.reachable = perceptron([2 * read + inputs, *hidden, 1])
 
+    @property
+    def static(self) -> tuple[int, int, int]:
+        """C, H, W of the map."""
+        return self.map.static
+
     def bind(self, static: Tensor) -> Bound:
         """Return the step on maps static [G, C, H, W], each of B/G trajectories. Raises: ValueError for a shape."""
         return self.on(self.map(static), "step")
@@ -76,8 +81,7 @@ class Abstract(nn.Module):
         step: (s, a, z) -> s̃; a is not asked. inferred: (s, a, s') -> (μ, log σ) [B, K, 2 Z] of z; of a subgoal μ is
         exact and log σ is −∞. place: (s, ·, ·) -> log odds [B, K, 1] that a state can be. end: (s, s', ·) -> log odds
         that a step from s can end at s'. doubts: (s, s', ·) -> the least log odds of a step: that s' and what is a
-        third and two thirds of the straight way to it can be, and for subgoals that it can end there. That steps are
-        nearly straight is assumed.
+        third and two thirds of the straight way to it can be. That steps are nearly straight is assumed.
         """
         return Bound(getattr(self, f"_{what}"), maps)
 

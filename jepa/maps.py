@@ -98,6 +98,11 @@ class MapReader(nn.Module):
         self.map = Look(static, channels)
         self.motion = motion([self.map.outputs * inputs // 2 + action + latent, *hidden, outputs])
 
+    @property
+    def static(self) -> tuple[int, int, int]:
+        """C, H, W of the map."""
+        return self.map.static
+
     def bind(self, static: Tensor) -> Bound:
         """Return the step on maps static [G, C, H, W], each of B/G trajectories. Raises: ValueError for a shape."""
         return Bound(self._step, self.map(static))

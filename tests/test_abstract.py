@@ -215,6 +215,7 @@ def test_terms_of_what_is_told_nothing_are_known(of, training):
     settled(predictor.motion, 0.1, -0.2)  # every step is this one
     settled(predictor.network, *MEAN, *LOG)
     settled(predictor.plausible, 0.0)
+    settled(predictor.reachable, 0.0)
     loss = loss_of(model, batch, heads=0.5, energy=3.0)
     assert tuple(loss.terms) == AbstractObjective.terms == ("total", "energy", "rate", "heads")
     ways = batch.frames[:, :1] + torch.arange(1, 4).view(1, 3, 1) * torch.tensor([0.1, -0.2])
@@ -232,6 +233,16 @@ def test_what_is_beyond_delta_counts_as_a_line():
     assert 0.1 < (gone > 0.25).double().mean() < 0.9
     expected = torch.where(gone > 0.25, 0.25 * (2 * gone - 0.25), gone.square()).sum(-1).mean()
     torch.testing.assert_close(loss_of(model, batch, delta=0.25).terms["energy"], expected)
+
+
+@pytest.mark.parametrize("of", OF)
+def test_both_heads_count_the_same_whatever_an_abstract_action_is_of(of):
+    model, batch = model_of(of), batch_of()
+    predictor = model.predictor
+    settled(predictor.plausible, 0.0)
+    settled(predictor.reachable, 2.0)
+    ends = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
+    assert numbers(loss_of(model, batch))["heads"] == pytest.approx((math.log(2) + ends) / 2)
 
 
 def test_a_subgoal_has_no_energy_and_no_price_and_two_heads():
@@ -291,7 +302,7 @@ def test_gradients_reach_all_that_is_learned(of):
     loss_of(model, batch_of()).total.backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
     names = {name.split(".")[1] for name, _ in model.named_parameters()}
-    expected = {"map", "fine", "plausible"} | ({"reachable"} if of == "subgoal" else {"motion", "network"})
+    expected = {"map", "fine", "plausible", "reachable"} | (set() if of == "subgoal" else {"motion", "network"})
     assert names == expected
 
 

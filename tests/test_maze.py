@@ -18,6 +18,7 @@ from jepa.worlds.base import Acting
 from jepa.worlds.rooms import Maze, Tasks
 from jepa.worlds.rooms.geodesic import geodesic
 from jepa.worlds.rooms.grid import built, mapped, neighbors
+from jepa.worlds.rooms.maze import rimmed
 from jepa.worlds.rooms.maze_tasks import misleading
 from jepa.worlds.rooms.motion import obstacles, touches, walk, within
 from jepa.worlds.rooms.pictures import draw_dots
@@ -46,18 +47,20 @@ def test_pictures_show_walls_and_shut_gates_and_maps_show_gates_open(resolution)
     world = Maze(rooms=2, resolution=resolution)
     opened, gates = torch.tensor([[True, False, False, True]]), torch.tensor([[False, True, False, False]])
     layouts = built(2, 2, torch.tensor([[1.0, 2, 1, 2]]) / 3, opened, gates)  # doors begin at whole units
-    walls = torch.zeros(19, 19)
-    walls[[0, 9, 18]] = walls[:, [0, 9, 18]] = 1
-    walls[3:6, 9] = walls[9, 13:16] = 0  # from y = 2 to 5, from x = 12 to 15, where pixel 0 is from −1 to 0
+    walls = torch.zeros(23, 23)  # outer walls are drawn three units thick
+    lines = [0, 1, 2, 11, 20, 21, 22]
+    walls[lines] = walls[:, lines] = 1
+    walls[5:8, 11] = walls[11, 15:18] = 0  # from y = 2 to 5, from x = 12 to 15, where pixel 0 is from −3 to −2
     expected = walls.clone()
-    expected[13:16, 9] = 0
+    expected[15:18, 11] = 0
     positions = torch.tensor([[[3.0, 5.0], [8.5, 13.0]]])
     pictures, shown = world.draw(layouts, positions)[0], world.map(layouts)[0]
     assert pictures[0].shape == shown.shape == world.static and world.widths == (world.static, 2, world.static)
     large = torch.ones(resolution, resolution)
     for found, wanted in ((pictures[0, 1], walls), (pictures[1, 1], walls), (shown[1], expected)):
         torch.testing.assert_close(found, torch.kron(wanted, large), atol=1e-4, rtol=0)
-    assert torch.equal(pictures[:, 0], 2 * draw_dots(layouts, positions, world.size)[0])
+    assert torch.equal(pictures[:, 0], 2 * draw_dots(rimmed(layouts), positions, world.size)[0])
+    assert torch.equal(world.draw(layouts, positions, world.walls(layouts))[0], pictures)
     assert float(shown[0].abs().max()) == 0
 
 
@@ -65,7 +68,7 @@ def test_trajectories_share_a_layout_by_groups_and_obey_its_walls():
     world = Maze(group=4, subtract=False)
     found = world.trajectories(200, 15, generator())
     position, blocked = found.factors["position"], found.factors["blocked"].bool()
-    assert found.frames.shape == (200, 16, 2, 28, 28) and found.static.shape == (50, 2, 28, 28)
+    assert found.frames.shape == (200, 16, 2, 32, 32) and found.static.shape == (50, 2, 32, 32)
     assert (
         found.a.shape == (200, 15, 2)
         and blocked.shape == (200, 15)
@@ -100,6 +103,21 @@ def test_trajectories_are_decided_by_their_generator_and_parted():
     assert torch.equal(hidden.static, one.static) and torch.equal(hidden.frames, one.frames)
 
 
+def test_walks_are_long_quick_or_slow_and_turn_anew_at_walls():
+    found = Maze(group=1, before=0).trajectories(1500, 12, generator())
+    length, blocked = found.a.norm(dim=-1), found.factors["blocked"].bool()
+    quick = (length >= 0.8 - 1e-5).all(1)  # of the others hardly any: one in a few hundred million
+    assert float(quick.double().mean()) == pytest.approx(0.3, abs=0.04)
+    assert stats.kstest(length[quick].flatten(), stats.uniform(0.8, 0.2).cdf).pvalue > 0.001
+    assert stats.kstest(length[~quick].flatten(), "uniform").pvalue > 0.001
+    heading = torch.atan2(found.a[..., 1], found.a[..., 0]).diff(dim=1)
+    turn = torch.remainder(heading + math.pi, 2 * math.pi) - math.pi
+    assert stats.kstest(turn[~blocked[:, :-1]], stats.norm(0, 0.45).cdf).pvalue > 0.001
+    first = blocked[:, :-1] & (blocked[:, :-1].cumsum(1) == 1)  # walks that turn on are at walls more often than others
+    far = float((turn[first].abs() > 1.5).double().mean())
+    assert far == pytest.approx(0.25 * (1 - 1.5 / math.pi), abs=0.04)  # a half of a half is uniform
+
+
 def test_starts_are_near_doors_or_anywhere():
     world = Maze(before=0, group=1)
     start = world.trajectories(2000, 1, generator()).factors["position"][:, 0]
@@ -116,7 +134,7 @@ def test_starts_are_near_doors_or_anywhere():
     place = start - 9 * (start / 9).floor()
     assert 0.1 - 1e-4 <= float(place.min()) and float(place.max()) <= 7.9 + 1e-4  # in rooms
     alone = Maze(rooms=1, group=1).trajectories(3, 4, generator())  # no door to be near
-    assert alone.frames.shape == (3, 5, 2, 10, 10)
+    assert alone.frames.shape == (3, 5, 2, 14, 14)
 
 
 def test_gates_block_what_a_map_shows_open():
@@ -148,7 +166,7 @@ def test_tasks_lead_from_room_to_room(rooms, source, tmp_path):
     room = (points / 9).floor()
     place = points - 9 * room
     assert 1.5 - 1e-4 <= float(place.min()) < 1.6 and 6.4 < float(place.max()) <= 6.5 + 1e-4
-    assert float((tasks.start - tasks.goal).norm(dim=-1).min()) >= 5 - 1e-4
+    assert float((tasks.start - tasks.goal).norm(dim=-1).min()) >= 7 - 1e-4
     number = (room @ torch.tensor([1.0, rooms])).int()  # row by row
     assert 0 <= int(number.min()) and int(number.max()) < rooms**2
     assert (number[:, 0] != number[:, 1]).all()
@@ -266,14 +284,14 @@ def test_shut_gates_are_seen_from_near_only_and_block_anyway():
         left, right = (abs(float(position[0, 0]) - x) <= 5 for x in (8.5, 26.5))
         seen, goal = episodes.observe()[0], episodes.goal[0]
         for picture, where in ((seen, position), (goal, tasks.goal)):
-            assert [bool(picture[1, 5, x] > 0.99) for x in (9, 18, 27)] == [left, False, right]
+            assert [bool(picture[1, 7, x] > 0.99) for x in (11, 20, 29)] == [left, False, right]
             assert torch.equal(picture[0], world.draw(layouts, where.unsqueeze(1))[0, 0, 0])
         static, _ = separate(torch.stack([seen, goal]).unsqueeze(0))
         assert torch.equal(static[0, 1], seen[1])
         assert not moving(seen[None, None], static)[0, 0, 1].any()
-        assert all(bool(others.observe()[0, 1, 5, x] > 0.99) == (x != 18) for x in (9, 18, 27))
+        assert all(bool(others.observe()[0, 1, 7, x] > 0.99) == (x != 20) for x in (11, 20, 29))
         step = torch.tensor([[1.0, 0.0]])
-        assert torch.equal(episodes.act(step), episodes.observe()) and others.act(step).shape == (1, 2, 37, 37)
+        assert torch.equal(episodes.act(step), episodes.observe()) and others.act(step).shape == (1, 2, 41, 41)
     assert torch.equal(episodes.positions, others.positions) and torch.equal(episodes.blocked, others.blocked)
     assert float(episodes.positions[0, -1, 0]) == pytest.approx(26, abs=0.01) and episodes.blocked[0, -2:].all()
     assert all(torch.equal(a, b) for a, b in zip(blind.seen(layouts, tasks.start), layouts, strict=True))

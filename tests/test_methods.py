@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import generator
 
-from jepa.evaluate.methods import METHODS, Numbers, admissible, method
+from jepa.evaluate.following import Numbers, admissible
+from jepa.evaluate.methods import METHODS, method
 from jepa.evaluate.scenes import PIXEL, Free
 from jepa.planning import Box, Level, episodic
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from jepa.evaluate.following import Done, Numbers
 from jepa.evaluate.inference import Operations
 from jepa.evaluate.mazes import Planning
-from jepa.evaluate.methods import METHODS, WITHOUT, Done, Numbers, method
+from jepa.evaluate.methods import METHODS, WITHOUT, method
 from jepa.evaluate.scenes import Scene, scene
 from jepa.evaluate.subject import Row, refused
 from jepa.worlds.rooms.geodesic import geodesic
@@ -59,11 +60,11 @@ def hierarchical(
 ) -> list[Row]:  # fmt: skip
     """Return success and cost of planners on this seed's held-out tasks, and the differences between them, by task.
 
-    Args: episodes: of each; sees: what upper levels see, the percept, or the map, in which shut gates look open; methods: names (`methods.METHODS`);
-        budget: evaluations of an episode from which on no more plans are made; steps: of an episode, 0 for as many
-        as the size of the maze asks for; numbers, flat, cem: of the hierarchies, of flat searches and of the cross-entropy method
-        (`methods.Numbers`), that differ from the defaults.
-    Raises: ValueError for a planner or number that does not exist.
+    Args: episodes: of each; sees: what upper levels see, the percept, or the map, in which shut gates look open;
+        methods: names (`methods.METHODS`); budget: evaluations of an episode from which on no more plans are made;
+        steps: of an episode, 0 for as many as the size of the maze asks for; numbers, flat, cem: of the hierarchies, of
+        flat searches and of the cross-entropy method (`following.Numbers`), that differ from the defaults.
+    Raises: ValueError for another subject, or a planner, number or `sees` that does not exist.
     """
     known(subject, "hierarchical")
     if sees not in SEES:
@@ -120,7 +121,7 @@ def seen(subject: Planning, acting: Any, sees: str = PERCEPT) -> Scene:
 
 
 def arrived(world: Any, positions: Tensor, goal: Tensor, done: Done) -> Arrived:
-    """Return what came of episodes whose positions [N, T+1, 2] are known: in mazes by any step, in two rooms at last."""
+    """Return what came of episodes at positions [N, T+1, 2]: in mazes at any step, in two rooms after the last one."""
     apart = (positions - goal.unsqueeze(1)).norm(dim=-1)  # [N, T+1]
     maze = isinstance(world, Maze)
     within = apart < (RADIUS if maze else WITHIN)

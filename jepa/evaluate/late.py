@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from jepa.evaluate.following import Done, Numbers, lower, servo, settings
 from jepa.evaluate.hierarchical import PLENTY, arrived, chosen, differences, kinds_of, known, rows_of
-from jepa.evaluate.methods import Done, Numbers, hierarchy_search, lower, servo, settings
+from jepa.evaluate.methods import hierarchy_search
 from jepa.evaluate.scenes import Scene
 from jepa.evaluate.subject import Row
 from jepa.planning.hierarchical import Hierarchy, Memory, Proposal, Rounds, Searching, Upper, control
@@ -29,9 +30,10 @@ def late(
     subject: Any, episodes: int = 200, sight: float = 5.0, budget: int = PLENTY, steps: int = 0,
     numbers: dict[str, Any] | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Return success and cost of the three ways on tasks whose gates are seen within `sight` units, and the differences.
+    """Return success and cost of the three ways, and the differences, where gates are seen within `sight` units.
 
-    Args: budget, steps, numbers: as for `hierarchical`.
+    Args: episodes: of each way; budget, steps, numbers: as for `hierarchical`.
+    Raises: ValueError for another subject, or a number that does not exist.
     """
     known(subject, "late")
     world, use = replace(subject.world, sight=sight), chosen(subject, numbers, budget, steps)
@@ -52,7 +54,7 @@ def late(
 
 
 def looking(subject: Any, world: Any, acting: Any) -> Scene:
-    """Return what is given of episodes in which what is seen of the walls changes: dots are told from them by channel."""
+    """Return what is given of episodes in which what is seen of walls changes: dots are told from them by channel."""
     first, _ = separate(torch.stack([acting.observe(), acting.goal], 1))
 
     def walls_now(pictures: Tensor) -> Tensor:

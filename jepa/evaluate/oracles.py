@@ -1,4 +1,4 @@
-"""An upper level that knows the world: the true shortest way, bend by bend, as conditions for the learned level below."""
+"""An upper level that knows the world: the true shortest way, bend by bend, as conditions for the level below."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What an upper level proposes: whether it can be, and whether its conditions say when its predictions are right.
 
 From states all over the rooms an upper level imagines where its abstract actions lead. What it imagines *cannot be*
-where that place is inside a wall or farther by the true shortest way than a stride leads. Positions are used here alone,
-read from codes by a linear map, to score.
+where that place is inside a wall or farther by the true shortest way than a stride leads. Positions, read from codes by
+a linear map, are used here alone, to score.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.distributions import Normal
 
+from jepa.evaluate.following import Numbers, lower
 from jepa.evaluate.hierarchical import PERCEPT, PLENTY, chosen, known, seen
-from jepa.evaluate.methods import Numbers, hierarchy_search, lower
+from jepa.evaluate.methods import hierarchy_search
 from jepa.evaluate.scenes import Scene, abstract_moves
 from jepa.evaluate.subject import Row
 from jepa.planning.hierarchical.memory import Memory

@@ -1,7 +1,7 @@
-"""Tasks that a configurator sets at plan time, in mazes: avoid, pass through, two places, arrive late (LeCun 2022, 4.7).
+"""Tasks that a configurator sets at plan time, in mazes: avoid, through, both, late (LeCun 2022, sections 3.2 and 4.7).
 
-Nothing is trained for them. Places are shown as pictures with a dot there, as goals are, and what is wanted of them is a
-set of cost modules (`jepa.planning.tasks`). Success and violations are judged by true positions.
+Nothing is trained for them. Places are shown as pictures with a dot there, as goals are, and what is wanted of them is
+a set of cost modules (`jepa.planning.tasks`). Success and violations are judged by true positions.
 
 | task      | success                                                        | violation                             |
 |-----------|----------------------------------------------------------------|---------------------------------------|
@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from jepa.evaluate.following import Done, Numbers, lower, servo, settings
 from jepa.evaluate.hierarchical import PERCEPT, PLENTY, chosen, known, seen
-from jepa.evaluate.methods import Done, Numbers, hierarchy_search, lower, servo, settings
+from jepa.evaluate.methods import hierarchy_search
 from jepa.evaluate.scenes import PIXEL, Scene
 from jepa.evaluate.subject import Row
 from jepa.planning.hierarchical import Hierarchy, Rounds, Searching, Upper, control
@@ -45,7 +46,9 @@ def reconfigured(
 ) -> list[Row]:
     """Return success and violations of tasks that are set at plan time, and those of the plain goal beside them.
 
-    Args: episodes: of each task; budget, numbers: as for `hierarchical`; steps: of an episode, 0 for as many as each asks for.
+    Args: episodes: of each task; budget, numbers: as for `hierarchical`; steps: of an episode, 0 for as many as each
+        task asks for.
+    Raises: ValueError for another subject, a number that does not exist, or more episodes than have room for a disc.
     """
     known(subject, "reconfigured")
     rows = []

@@ -132,7 +132,7 @@ def doubts(predictor: Abstract, static: Tensor) -> tuple[Any, ...]:
 
 
 def abstract_moves(predictor: Abstract, still: bool = False) -> Tensor:
-    """Return the abstract actions [M, 2] that a search tries: headings at two lengths. Args: still: whether 0 is one."""
+    """Return the abstract actions [M, 2] that a search tries: headings at two lengths. Args: still: whether 0 too."""
     rings = STEPS if predictor.of == "subgoal" else MOVES
     scale = PIXEL / predictor.reach if predictor.of == "subgoal" else 1.0
     return around(rings, scale, still)

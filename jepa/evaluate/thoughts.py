@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from jepa.evaluate.following import Done
 from jepa.evaluate.hierarchical import PERCEPT, SEES, arrived, chosen, known, seen
 from jepa.evaluate.mazes import Planning
-from jepa.evaluate.methods import Done, method
+from jepa.evaluate.methods import method
 from jepa.evaluate.proposals import Places
 from jepa.evaluate.scenes import Scene
 from jepa.planning.hierarchical.control import Kept, Log

@@ -84,8 +84,8 @@ class Maze:
         """Return trajectories drawn on the generator's device; every `group` of them in succession share a layout.
 
         45 % of the starts are at doors, open or not, the others anywhere. The heading is a random walk with turns
-        N(0, 0.45²) rad, in half of the walks drawn anew after half of the blocked steps; a step's length is U(0, limit), in 30 % of the walks
-        U(0.8, 1) · limit.
+        N(0, 0.45²) rad, in half of the walks drawn anew after half of the blocked steps; a step's length is
+        U(0, limit), in 30 % of the walks U(0.8, 1) · limit.
 
         Args: count: B, a multiple of `group`; steps: T.
         Returns: frames [B, T+1, C, S, S], without the static part if `subtract`; a [B, T, 2], what was commanded, in
@@ -148,7 +148,9 @@ class Maze:
         """
         if self.sight:
             return Episodes(tasks, self.draw, self.step_limit, collisions, generator, self.seen)
-        return Episodes(tasks, partial(self.draw, walls=self.walls(tasks.layouts)), self.step_limit, collisions, generator)
+        return Episodes(
+            tasks, partial(self.draw, walls=self.walls(tasks.layouts)), self.step_limit, collisions, generator
+        )
 
     def seen(self, layouts: Layouts, positions: Tensor) -> Layouts:
         """Return layouts as they look to dots at positions [B, 2]: shut gates whose middle is farther than `sight` look

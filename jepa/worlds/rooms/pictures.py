@@ -24,7 +24,8 @@ def draw(
 
     Args: positions: [B, T, 2] in units; size: S, pixels a side, over the layouts' extent; brightness: of the dot's
         brightest pixel where it is in the pixel's middle, a wall's is 1; view: "channels", of the dot and of the walls,
-        as published, or "gray", the larger of the two; walls: [B, S, S], `draw_walls` of these layouts where it is known.
+        as published, or "gray", the larger of the two; walls: [B, S, S], `draw_walls` of these layouts, None where it
+        is not known.
     Returns: [B, T, C, S, S], rows from the least y to the largest.
     Raises: ValueError for shapes that do not fit, an unknown view or size < 1.
     """
