@@ -64,7 +64,7 @@ class Abstract(nn.Module):
         self.network = perceptron([told, *hidden, 2 * latent]) if told else None
         self.fine = Look(static, (16, 16))  # whether a place can be is decided where walls are thin
         self.plausible = perceptron([self.fine.outputs * inputs // 2, 64, 1])
-        self.reachable = perceptron([read + inputs, *hidden, 1])
+        self.reachable = perceptron([2 * read + inputs, *hidden, 1])
 
     @property
     def static(self) -> tuple[int, int, int]:
@@ -111,7 +111,8 @@ class Abstract(nn.Module):
 
     def _end(self, maps: Tensor, rows: Tensor, s: Tensor, after: Tensor, z: Tensor) -> Tensor:
         """Return the log odds [B, K, 1] that a step from s [B, K, D] can end at `after`."""
-        return self.reachable(torch.cat([self.map.at(maps, rows, s), (after - s) / self.reach], -1))
+        both = [self.map.at(maps, rows, place) for place in (s, after)]
+        return self.reachable(torch.cat([*both, (after - s) / self.reach], -1))
 
     def _doubts(self, maps: Tensor, rows: Tensor, s: Tensor, after: Tensor, z: Tensor) -> Tensor:
         """Return the least log odds [B, K, 1] of a step from s to `after` [B, K, D]."""

@@ -55,20 +55,21 @@ class Arrived(NamedTuple):
 @torch.no_grad()
 def hierarchical(
     subject: Planning, episodes: int = 200, sees: str = PERCEPT, methods: Sequence[str] = METHODS + WITHOUT,
-    budget: int = PLENTY, steps: int = 0, numbers: dict[str, Any] | None = None,
+    budget: int = PLENTY, steps: int = 0, numbers: dict[str, Any] | None = None, flat: dict[str, Any] | None = None,
+    cem: dict[str, Any] | None = None,
 ) -> list[Row]:  # fmt: skip
     """Return success and cost of planners on this seed's held-out tasks, and the differences between them, by task.
 
     Args: episodes: of each; sees: what upper levels see, the percept, or the map, in which shut gates look open;
         methods: names (`methods.METHODS`); budget: evaluations of an episode from which on no more plans are made;
-        steps: of an episode, 0 for as many as the size of the maze asks for; numbers: of planners, that differ from
-        the defaults (`following.Numbers`).
+        steps: of an episode, 0 for as many as the size of the maze asks for; numbers, flat, cem: of the hierarchies, of
+        flat searches and of the cross-entropy method (`following.Numbers`), that differ from the defaults.
     Raises: ValueError for another subject, or a planner, number or `sees` that does not exist.
     """
     known(subject, "hierarchical")
     if sees not in SEES:
         raise ValueError(f"measure.hierarchical.sees: expected one of {', '.join(SEES)}, found {sees!r}")
-    settings = chosen(subject, numbers, budget, steps)
+    settings = chosen(subject, {**(flat or {}), **(cem or {}), **(numbers or {})}, budget, steps)
     tasks = subject.some_tasks(episodes)
     kinds = kinds_of(subject.world, tasks)
     found = {name: driven(subject, tasks, name, settings, sees) for name in methods}
