@@ -22,6 +22,7 @@ from jepa.planning.hierarchical.proposals import Round
 from jepa.static import OVERLAP, moving
 from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.maze import Maze
+from jepa.worlds.rooms.motion import touches
 from jepa.worlds.rooms.policies import uniform
 from jepa.worlds.rooms.tasks import Tasks
 
@@ -149,3 +150,17 @@ def thought(one: Round, number: int, start: Tensor, read: Places) -> Thought:
     last = int(moved[-1]) + 1 if len(moved) else 0
     asked = one.states[number, : int(one.length[number]), : len(start)]
     return Thought(read(asked), read(path[: last + 1]), int(one.unmet[number]))
+
+
+def reason(episode: Watched) -> str:
+    """Return in a few words why an episode in a maze was not solved: by what its plans asked for, and where it ended."""
+    doors = episode.layouts.doors.shape[1]
+    gates = episode.layouts.solids[:, 2 * doors : 3 * doors][:, episode.layouts.gates[0]]  # [1, G, 4]
+    through = 0
+    for plan in episode.plans:
+        way = torch.cat([plan.start.unsqueeze(0), plan.asked])
+        boxes = gates.expand(len(way) - 1, -1, -1)
+        through += bool(touches(boxes, way[:-1], way[1:]).any()) if gates.shape[1] and len(way) > 1 else False
+    apart = float((episode.positions[-1] - episode.goal).norm())
+    made = f"{through} of {len(episode.plans)} plans lead through a shut gate"
+    return f"{made}; it ends {apart:.0f} units from the goal"
