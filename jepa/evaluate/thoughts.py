@@ -153,7 +153,7 @@ def thought(one: Round, number: int, start: Tensor, read: Places) -> Thought:
 
 
 def reason(episode: Watched) -> str:
-    """Return in a few words why an episode in a maze was not solved: by what its plans asked for, and where it ended."""
+    """Return in a few words why an episode in a maze was not solved: what its plans asked for, and where it ended."""
     doors = episode.layouts.doors.shape[1]
     gates = episode.layouts.solids[:, 2 * doors : 3 * doors][:, episode.layouts.gates[0]]  # [1, G, 4]
     through = 0
