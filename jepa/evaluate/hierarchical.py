@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from jepa.evaluate.flat_methods import doubted
 from jepa.evaluate.following import Done, Numbers
 from jepa.evaluate.inference import Operations
 from jepa.evaluate.mazes import Planning
@@ -203,7 +204,7 @@ def costs(subject: Planning, tasks: Tasks) -> Spent:
     """Return what an evaluation of each level takes, the heads that doubt an upper step included."""
     some = Tasks(tasks.layouts.rows(slice(0, 1)), tasks.start[:1], tasks.goal[:1])
     of = seen(subject, subject.world.episodes(some, generator=subject.stream("costs")))
-    found, head = {}, 0.0
+    found, asked = {}, doubted(of, 0.0)  # which ask fewer heads than upper levels do
     for number in range(1, len(subject.model.levels) + 1):
         level = of.lowest if number == 1 else of.upper(number, 0.0)
         s, a = of.goal.unsqueeze(1), of.goal.new_zeros(1, 1, level.actions.width)
@@ -213,5 +214,7 @@ def costs(subject: Planning, tasks: Tasks) -> Spent:
             if level.passage is not None:
                 level.passage(s, after, a)
         found[number] = float(counted.total) + float(doubting.total)
-        head = head or float(doubting.total)
-    return Spent(found, head)
+    s = of.goal.unsqueeze(1)
+    with Operations() as doubting:
+        asked.passage(s, s, s)
+    return Spent(found, float(doubting.total))
