@@ -95,7 +95,7 @@ def tasks_of_seed(tasks: Tasks, seed: int, count: int) -> Tasks:
     if count > total:
         raise ValueError(f"measure.planning.episodes: expected at most {total}, the held-out tasks, found {count}")
     rows = (seed * count + torch.arange(count)) % total
-    return Tasks(tasks.layouts.rows(rows), tasks.start[rows], tasks.goal[rows])
+    return tasks.rows(rows)
 
 
 def needed(measure: str, subject: Any) -> None:

@@ -24,7 +24,7 @@ from jepa.evaluate.subject import Row, refused
 from jepa.worlds.rooms.geodesic import geodesic
 from jepa.worlds.rooms.maze import Maze
 from jepa.worlds.rooms.maze_tasks import misleading
-from jepa.worlds.rooms.success import RADIUS, WITHIN
+from jepa.worlds.rooms.success import RADIUS, WITHIN, any_within_radius, first_within, last_within
 from jepa.worlds.rooms.tasks import Tasks
 
 STEPS = {2: 50, 3: 80, 5: 160, 7: 260}  # of an episode, by rooms a side; of two rooms as published
@@ -123,11 +123,8 @@ def seen(subject: Planning, acting: Any, sees: str = PERCEPT) -> Scene:
 
 def arrived(world: Any, positions: Tensor, goal: Tensor, done: Done) -> Arrived:
     """Return what came of episodes at positions [N, T+1, 2]: in mazes at any step, in two rooms after the last one."""
-    apart = (positions - goal.unsqueeze(1)).norm(dim=-1)  # [N, T+1]
-    maze = isinstance(world, Maze)
-    within = apart < (RADIUS if maze else WITHIN)
-    first = torch.where(within.any(1), within.double().argmax(1), positions.shape[1] - 1)
-    return Arrived(within.any(1) if maze else within[:, -1], first, done)
+    rule, radius = (any_within_radius, RADIUS) if isinstance(world, Maze) else (last_within, WITHIN)
+    return Arrived(rule(positions, goal), first_within(positions, goal, radius), done)
 
 
 def kinds_of(world: Any, tasks: Tasks) -> dict[str, Tensor]:
@@ -202,7 +199,7 @@ def differences(
 
 def costs(subject: Planning, tasks: Tasks) -> Spent:
     """Return what an evaluation of each level takes, the heads that doubt an upper step included."""
-    some = Tasks(tasks.layouts.rows(slice(0, 1)), tasks.start[:1], tasks.goal[:1])
+    some = tasks.rows(slice(0, 1))
     of = seen(subject, subject.world.episodes(some, generator=subject.stream("costs")))
     found, asked = {}, doubted(of, 0.0)  # which ask fewer heads than upper levels do
     for number in range(1, len(subject.model.levels) + 1):

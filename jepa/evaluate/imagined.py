@@ -133,6 +133,5 @@ def steps_to_go(subject: Acting, tasks: Tasks, row: int = 0, side: int = 65) -> 
 
 def _one(tasks: Tasks, row: int, goal: tuple[float, float] | None = None) -> Tasks:
     """Return one task, with another goal if one is given."""
-    some = slice(row, row + 1)
-    place = tasks.goal[some] if goal is None else tasks.goal.new_tensor([goal])
-    return Tasks(tasks.layouts.rows(some), tasks.start[some], place)
+    one = tasks.rows(slice(row, row + 1))
+    return one if goal is None else one._replace(goal=one.goal.new_tensor([goal]))

@@ -23,7 +23,7 @@ from jepa.static import separate
 from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.motion import obstacles, touches
-from jepa.worlds.rooms.success import RULES, WITHIN, solved_at_start
+from jepa.worlds.rooms.success import RULES, WITHIN, first_within, solved_at_start
 from jepa.worlds.rooms.tasks import Tasks
 
 SIZE = 33  # S of the pictures whose pixels planners' lengths are in
@@ -148,7 +148,7 @@ def near_moves(actions: Box) -> Tensor:
 def batches(tasks: Tasks) -> list[Tasks]:
     """Return tasks a few hundred at a time."""
     parts = torch.arange(len(tasks.start)).split(BATCH)
-    return [Tasks(tasks.layouts.rows(rows), tasks.start[rows], tasks.goal[rows]) for rows in parts]
+    return [tasks.rows(rows) for rows in parts]
 
 
 def scored(found: list[tuple[Log, Tensor, Tasks]], prefix: str) -> list[Row]:
@@ -165,9 +165,7 @@ def scored(found: list[tuple[Log, Tensor, Tasks]], prefix: str) -> list[Row]:
         Row(f"{prefix}success_{name}", float(rule(positions, goal).double().mean()), count)
         for name, rule in RULES.items()
     ]
-    reached = (positions - goal.unsqueeze(1)).norm(dim=-1) < WITHIN  # [B, T+1]
-    first = torch.where(reached.any(1), reached.double().argmax(1), positions.shape[1] - 1).double()
-    rows.append(Row(f"{prefix}steps", float(first.mean())))
+    rows.append(Row(f"{prefix}steps", float(first_within(positions, goal, WITHIN).double().mean())))
     for name in ("plans", "evaluations"):
         rows.append(
             Row(f"{prefix}{name}", float(torch.cat([getattr(log, name) for log, _, _ in found]).double().mean()))

@@ -81,7 +81,7 @@ def drawn(subject: Any, name: str, count: int) -> tuple[Tasks, Tensor]:
     at = fits.nonzero()[:count, 0]
     if len(at) < count:
         raise ValueError(f"episodes: expected at most {len(at)} tasks with room for a disc, found {count}")
-    return Tasks(tasks.layouts.rows(at), tasks.start[at], tasks.goal[at]), center[at].unsqueeze(1)
+    return tasks.rows(at), center[at].unsqueeze(1)
 
 
 def on_the_way(world: Maze, tasks: Tasks, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -133,17 +133,17 @@ def doubts(predictor: Abstract, static: Tensor) -> tuple[Any, ...]:
     return predictor.on(predictor.fine(static), "doubts"), predictor.on(predictor.map(static), "end")
 
 
-def abstract_moves(predictor: Abstract, still: bool = False) -> Tensor:
-    """Return the abstract actions [M, 2] that a search tries: headings at two lengths. Args: still: whether 0 too."""
+def abstract_moves(predictor: Abstract) -> Tensor:
+    """Return the abstract actions [M, 2] that a search tries: headings at two lengths."""
     rings = STEPS if predictor.of == "subgoal" else MOVES
     scale = PIXEL / predictor.reach if predictor.of == "subgoal" else 1.0
-    return around(rings, scale, still)
+    return around(rings, scale)
 
 
-def around(rings: tuple[tuple[int, float], ...], scale: float = 1.0, still: bool = False) -> Tensor:
-    """Return points [M, 2] evenly spaced on rings, (number, radius) each. Args: still: whether 0 is one of them."""
+def around(rings: tuple[tuple[int, float], ...], scale: float = 1.0) -> Tensor:
+    """Return points [M, 2] evenly spaced on rings, (number, radius) each, in a unit of `scale`."""
     parts = []
     for number, radius in rings:
         angle = 2 * math.pi / number * torch.arange(number)
         parts.append(scale * radius * torch.stack([angle.cos(), angle.sin()], -1))
-    return torch.cat([torch.zeros(1, 2), *parts] if still else parts)
+    return torch.cat(parts)

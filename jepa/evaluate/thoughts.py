@@ -74,9 +74,7 @@ def thoughts(
     """
     if not 0 <= row < len(tasks.start):
         raise ValueError(f"row: expected from 0 to {len(tasks.start) - 1}, the tasks, found {row}")
-    one = slice(row, row + 1)
-    task = Tasks(tasks.layouts.rows(one), tasks.start[one], tasks.goal[one])
-    return watched(subject, task, name, sees, numbers)[0]
+    return watched(subject, tasks.rows(slice(row, row + 1)), name, sees, numbers)[0]
 
 
 @torch.no_grad()

@@ -12,9 +12,10 @@ control      Plan above, pursue below, look, and plan again: who replans when, f
 from jepa.planning.hierarchical.control import Hierarchy, Log, Settings, Upper, control
 from jepa.planning.hierarchical.course import Course, Rules
 from jepa.planning.hierarchical.joint import Sampled, descended, sampled
-from jepa.planning.hierarchical.memory import Memory, Passages
+from jepa.planning.hierarchical.memory import Memory
 from jepa.planning.hierarchical.planners import Descending, Sampling, Searching, with_task
 from jepa.planning.hierarchical.proposals import Lower, Proposal, Rounds, propose
+from jepa.planning.passages import Passages
 
 __all__ = [
     "Course",

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa.planning.passages import Passages as Passages
-
 
 @dataclass(frozen=True)
 class Memory:

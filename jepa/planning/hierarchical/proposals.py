@@ -101,7 +101,7 @@ def propose(
         start, asked = s[rows, :places], found.plan.states[..., :places]
         course = Course(start, asked, found.plan.length, lower.rules)
         path = None if last else _imagined(lower, rows, start, course, generator, spent)
-        best = _better(best, rows, batch, found, _joint(found, course, start, rounds.weight))
+        best = _better(best, rows, found, _joint(found, course, rounds.weight))
         if path is not None:
             trace.append(Round(rows, asked, found.plan.length, path, torch.where(course.unmet, course.at, -1)))
         again = course.unmet & (len(trace) < rounds.most)
@@ -127,7 +127,7 @@ def _imagined(lower: Lower, rows: Tensor, s: Tensor, course: Course, generator: 
     return torch.stack(path, 1) if path else s.unsqueeze(1)[:, :0]
 
 
-def _joint(found: Found, course: Course, s: Tensor, weight: float) -> Tensor:
+def _joint(found: Found, course: Course, weight: float) -> Tensor:
     """Return J [n] of plans whose course was realized, or was not looked at."""
     short = UNREACHED + found.plan.value.clamp(min=0).sqrt()
     upper = torch.where(found.total.isfinite(), found.total, short)
@@ -136,7 +136,7 @@ def _joint(found: Found, course: Course, s: Tensor, weight: float) -> Tensor:
 
 
 def _better(
-    best: tuple[Tensor, ...] | None, rows: Tensor, batch: int, found: Found, cost: Tensor
+    best: tuple[Tensor, ...] | None, rows: Tensor, found: Found, cost: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return states, length, actions and J of the best plans so far."""
     plan = found.plan

@@ -63,20 +63,13 @@ def realize_by_search(
     Returns: the last states [B, D]; evaluations [B].
     """
     s, spent = s.clone(), torch.zeros_like(course.at)
+    settings = replace(settings, tolerance=course.rules.near**2)
     while len(rows := course.active.nonzero()[:, 0]):
-        found = sought(selected(level, rows), s[rows], course.target(rows), settings, generator, course.rules.near)
+        found = search(aimed(selected(level, rows), course.target(rows)), s[rows], generator, settings)
         s[rows] = ends(found, s[rows])
         spent[rows] += found.plan.evaluations
         course.arrive(rows, raised(level, s[rows]))
     return s, spent
-
-
-def sought(
-    level: Level, s: Tensor, target: Tensor, settings: Search, generator: Generator, near: float,
-    left: Tensor | None = None,
-) -> Found:  # fmt: skip
-    """Return the cheapest ways to conditions [n, D]. Args: near: distance at which one is met."""
-    return search(aimed(level, target), s, generator, replace(settings, tolerance=near**2), left)
 
 
 def aimed(level: Level, target: Tensor) -> Level:

@@ -13,13 +13,13 @@ from torch import Generator, Tensor
 from jepa.batches import HeldOut, Trajectories
 from jepa.worlds.rooms.episodes import Episodes
 from jepa.worlds.rooms.grid import DOOR, LOOPS, ROOM, WALL, grid, mapped
-from jepa.worlds.rooms.layouts import Layouts, at_least_one
+from jepa.worlds.rooms.layouts import Layouts
 from jepa.worlds.rooms.maze_tasks import draw_tasks, integer_tasks, stored_tasks
 from jepa.worlds.rooms.motion import walk
 from jepa.worlds.rooms.pictures import VIEWS, draw, draw_walls
 from jepa.worlds.rooms.policies import TURN, directions
 from jepa.worlds.rooms.tasks import QUANTUM, Tasks
-from jepa.worlds.rooms.world import parted
+from jepa.worlds.rooms.world import check_groups, parted
 
 MARGIN = 0.1  # of starts to walls, in units
 RIM = 2.0  # by how much thicker the outer walls are drawn, in units, so that a dot at one of them is seen whole
@@ -93,11 +93,7 @@ class Maze:
             [B, T+1, 2], in units, and blocked [B, T], 1 where something was in the way.
         Raises: ValueError for a count that is no multiple of the group, or count or steps < 1.
         """
-        at_least_one(count)
-        if count % self.group:
-            raise ValueError(f"count: expected a multiple of {self.group}, the trajectories of a group, found {count}")
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1, found {steps}")
+        check_groups(count, steps, self.group)
         layouts = self.layouts(count // self.group, generator).repeat(self.group)
         positions, actions, blocked = self._walks(layouts, steps + self.before, generator)
         first = torch.randint(self.before + 1, (count, 1), generator=generator, device=generator.device)

@@ -5,6 +5,7 @@ They differ in distance and in when they look: a success rate says little withou
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 WITHIN = 4.5  # units, EB-JEPA's
@@ -49,6 +50,16 @@ def any_within_radius(positions: Tensor, goal: Tensor) -> Tensor:
 
 
 RULES = {"eb_jepa": last_within, "pldm": any_mean_square, "lewm": any_within_pixels}  # of two rooms
+
+
+def first_within(positions: Tensor, goal: Tensor, radius: float) -> Tensor:
+    """Return the steps [B] until a dot is nearer than a radius to its goal, all of them if it never is.
+
+    Args: positions: [B, T+1, 2] in units, the start first; goal: [B, 2] in units; radius: in units.
+    Raises: ValueError for shapes that do not fit.
+    """
+    near = _offsets(positions, goal).norm(dim=-1) < radius
+    return torch.where(near.any(1), near.double().argmax(1), positions.shape[1] - 1)
 
 
 def solved_at_start(start: Tensor, goal: Tensor) -> Tensor:

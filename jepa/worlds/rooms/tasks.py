@@ -24,6 +24,10 @@ class Tasks(NamedTuple):
     start: Tensor  # [N, 2] in units
     goal: Tensor  # [N, 2] in units
 
+    def rows(self, index: Tensor | slice) -> Tasks:
+        """Return some of the tasks, which may repeat: index as for `Layouts.rows`."""
+        return Tasks(self.layouts.rows(index), self.start[index], self.goal[index])
+
 
 def draw_tasks(count: int, fixed: bool, generator: Generator) -> Tasks:
     """Return tasks as EB-JEPA draws them: start and goal in opposite rooms, in either direction with probability ½.

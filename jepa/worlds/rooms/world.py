@@ -79,11 +79,7 @@ class Rooms:
             group; factors: position [B, T+1, 2], wall and door [B, 1], in units, and blocked [B, T], 1 where it was.
         Raises: ValueError for a count that is no multiple of the group, or count or steps < 1.
         """
-        at_least_one(count)
-        if count % self.group:
-            raise ValueError(f"count: expected a multiple of {self.group}, the trajectories of a group, found {count}")
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1, found {steps}")
+        check_groups(count, steps, self.group)
         layouts = self.layouts(count // self.group, generator).repeat(self.group)
         positions, actions, blocked = self._walks(layouts, steps, generator)
         frames, static = parted(self.draw(layouts, positions), self.group, self.subtract)
@@ -141,6 +137,15 @@ class Rooms:
         time = first + torch.arange(steps + 1, device=start.device)
         rows = torch.arange(len(start), device=start.device).unsqueeze(1)
         return positions[rows, time], actions[rows, time[:, :-1]], blocked[rows, time[:, :-1]]
+
+
+def check_groups(count: int, steps: int, group: int) -> None:
+    """Raises: ValueError for a count of trajectories that is no multiple of the group, or count or steps < 1."""
+    at_least_one(count)
+    if count % group:
+        raise ValueError(f"count: expected a multiple of {group}, the trajectories of a group, found {count}")
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, found {steps}")
 
 
 def parted(frames: Tensor, group: int, subtract: bool) -> tuple[Tensor, Tensor]:
