@@ -36,12 +36,12 @@ class Abstract(nn.Module):
     def __init__(
         self, inputs: int, outputs: int, action: int, latent: int, static: Shape = (2, 28, 28), of: str = "outcome",
         channels: Sequence[int] = (16, 24, 24, 24, 16), strides: Sequence[int] = (1, 2, 1, 1, 1),
-        hidden: Sequence[int] = (128, 128), limit: float = 1.0, reach: float = 1.0,
+        hidden: Sequence[int] = (128, 128), narrow: Sequence[int] = (64,), limit: float = 1.0, reach: float = 1.0,
     ) -> None:  # fmt: skip
         """Args: inputs, outputs: D, two numbers a place; action: A, of all actions of the level below in one step;
         latent: Z; static: C, H, W of the map; of: what z is inferred from; channels, strides: of the map's
-        convolutions; hidden: widths of hidden layers; limit: what actions are divided by; reach: what a step of 1 of f
-        moves the state by, in its units.
+        convolutions; hidden, narrow: widths of hidden layers, of what predicts and of the heads; limit: what actions
+        are divided by; reach: what a step of 1 of f moves the state by, in its units.
 
         Raises: ValueError for widths that are no pairs, or differ, no latent, a subgoal that is not as wide as the
             state, an unknown `of`, or a map without pixels.
@@ -63,8 +63,8 @@ class Abstract(nn.Module):
         told = {"actions": action, "outcome": read + inputs, "subgoal": 0}[of]
         self.network = perceptron([told, *hidden, 2 * latent]) if told else None
         self.fine = Look(static, (16, 16))  # whether a place can be is decided where walls are thin
-        self.plausible = perceptron([self.fine.outputs * inputs // 2, 64, 1])
-        self.reachable = perceptron([2 * read + inputs, *hidden, 1])
+        self.plausible = perceptron([self.fine.outputs * inputs // 2, *narrow, 1])
+        self.reachable = perceptron([2 * read + inputs, *narrow, 1])
 
     @property
     def static(self) -> tuple[int, int, int]:

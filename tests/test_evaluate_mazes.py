@@ -34,7 +34,7 @@ from jepa.evaluate.hierarchical import (
     rows_of,
     seen,
 )
-from jepa.evaluate.late import WAYS, Looking, late, live, lived, looking, present
+from jepa.evaluate.late import WAYS, Looking, late, live, lived, looking
 from jepa.evaluate.mazes import Planning
 from jepa.evaluate.methods import METHODS, WITHOUT, method
 from jepa.evaluate.oracles import CLEARANCE, aside
@@ -107,11 +107,11 @@ def corridor(*kinds):
     return built(1, kinds.shape[1] + 1, torch.full(kinds.shape, 0.5), opened, gates)
 
 
-def outcome(solved, evaluations, levels=(1, 2), doubted=0):
+def outcome(solved, evaluations, levels=(1, 2), doubts=()):
     """Return what came of episodes."""
     solved, evaluations = torch.tensor(solved), torch.tensor(evaluations)
     none = torch.zeros(len(solved), dtype=torch.long)
-    return Arrived(solved, none + 7, Done(none + 2, evaluations, none, None, levels, doubted))
+    return Arrived(solved, none + 7, Done(none + 2, evaluations, none, None, levels, dict(doubts)))
 
 
 # -- what planners are told --------------------------------------------------------------------------------------------
@@ -148,9 +148,10 @@ def test_late_ways_are_told_pictures_alone(name):
     world, actions = replace(subject.world, sight=5.0), []
     for shut in (False, True):
         acting = Blind(world.episodes(subject.tasks))
-        of = replace(looking(subject, world, acting), world=SimpleNamespace(resolution=1))
+        of, sight = looking(subject, world, acting, name == "late")
+        of = replace(of, world=SimpleNamespace(resolution=1))
         acting.shut = shut
-        lived(of, Numbers(**FEW | {"steps": 10, "doubt": 0.0, "budget": 10**9}), generator(), name)
+        lived(of, sight, Numbers(**FEW | {"steps": 10, "doubt": 0.0, "budget": 10**9}), generator(), name)
         actions.append(torch.stack(acting.done))
     assert torch.equal(*actions)
 
@@ -243,24 +244,24 @@ def test_rows_are_of_all_tasks_and_of_parts_of_them(subject):
 
 
 def test_hand_made_episodes_give_the_rows_that_can_be_counted():
-    one = outcome([True, True, False, True], [[10, 1], [20, 2], [30, 3], [40, 4]])
-    other = outcome([True, False, True, False], [[5, 5], [5, 5], [5, 5], [5, 5]], (1, 1), 5)
+    one = outcome([True, True, False, True], [[10, 1], [20, 2], [30, 3], [40, 4]], doubts={2: 2.0})
+    other = outcome([True, False, True, False], [[5, 5], [5, 5], [5, 5], [5, 5]], (1, 1), {0: 4})
     length = torch.tensor([1.0, 2.0, 3.0, 4.0])
     kinds = {"misleading": torch.tensor([False, True, True, False]), "clean": torch.tensor([True, False, False, True])}
     kinds["length"] = length
-    spent = Spent({1: 2e6, 2: 5e6}, 1e6)
+    spent = Spent({1: 2e6, 2: 4e6}, {0: 0.5e6, 2: 1e6})
     rows = rows_of("p", one, kinds, spent)
     found = values(rows)
     assert found["p_success"] == 0.75 and found["p_success_misleading"] == 0.5 and found["p_success_clean"] == 1
     assert found["p_steps"] == 7 and found["p_plans"] == 2 and found["p_evaluations"] == 27.5
     assert found["p_evaluations_1"] == 25 and found["p_evaluations_2"] == 2.5
     assert found["p_evaluations_per_success"] == pytest.approx(27.5 / 0.75) and found["p_growth"] == pytest.approx(1)
-    assert found["p_gigaflops"] == pytest.approx((25 * 2e6 + 2.5 * 5e6) / 1e9)
-    assert operations(other.done, spent).tolist() == [2e6 * 10 + 1e6 * 5 / 5] * 4
+    assert found["p_gigaflops"] == pytest.approx((25 * 2e6 + 2.5 * 4e6 + 2 * 1e6) / 1e9)
+    assert operations(other.done, spent).tolist() == [2e6 * 10 + 0.5e6 * 4] * 4
     gained = values(differences("d", one, other, kinds, spent))
     assert gained["d"] == 0.25 and gained["d_misleading"] == 0 and gained["d_clean"] == 0.5
     assert gained["d_evaluation_ratio"] == pytest.approx(2.75) and gained["d_growth"] == pytest.approx(1)
-    assert gained["d_compute_ratio"] == pytest.approx(62.5 / 21)
+    assert gained["d_compute_ratio"] == pytest.approx(62 / 22)
     never = values(rows_of("p", outcome([False] * 4, [[1, 1]] * 4), kinds, None))
     assert never["p_evaluations_per_success"] == 2 / (0.5 / 4) and "p_gigaflops" not in never
 
@@ -278,17 +279,21 @@ def test_operations_are_those_of_steps_and_heads():
     subject = known(tasks=4)
     spent = costs(subject, subject.tasks)
     # products of pairs with 2 × 2 matrices are 8 operations: one of the step, two of level 2's; its head's is 2
-    assert spent.steps == {1: 8, 2: 2 * 8 + 2} and spent.head == 2
+    assert spent == Spent({1: 8, 2: 2 * 8}, {0: 2, 2: 2})
     found = {
         name: driven(subject, subject.tasks, name, chosen(subject), "percept") for name in ("greedy", "flat_servo")
     }
     kinds = kinds_of(subject.world, subject.tasks)
     gained = values(differences("d", found["greedy"], found["flat_servo"], kinds, spent))
     one, other = (of.done.evaluations.double().mean(0) for of in found.values())
-    assert gained["d_compute_ratio"] == pytest.approx(float((8 * one[0] + 18 * one[1]) / (8 * other.sum())))
+    doubts = found["greedy"].done.doubts
+    assert set(doubts) == {2} and 0 < doubts[2] < one[1] and not found["flat_servo"].done.doubts
+    paid = float(8 * one[0] + 16 * one[1] + 2 * doubts[2])
+    assert gained["d_compute_ratio"] == pytest.approx(paid / float(8 * other.sum()))
     asked = driven(subject, subject.tasks, "flat_servo", chosen(subject, {"flat_doubt": 0.0}), "percept").done
     used = asked.evaluations.double()
-    assert asked.doubted == 3 and torch.equal(operations(asked, spent), 8 * used.sum(1) + 2 * used[:, 1] / 3)
+    assert set(asked.doubts) == {0} and 0 < asked.doubts[0] < float(used[:, 1].mean()) / 3  # of three held steps one
+    assert torch.equal(operations(asked, spent), 8 * used.sum(1) + 2 * asked.doubts[0])
 
 
 def test_two_rooms_are_judged_by_their_own_rule_and_parted_by_length():
@@ -312,20 +317,21 @@ def test_two_rooms_are_judged_by_their_own_rule_and_parted_by_length():
 # -- late instantiation ------------------------------------------------------------------------------------------------
 
 
-def at_gate(sight=5.0):
-    """Return what is given of an episode that begins 7.5 units from a shut gate."""
+def at_gate(keep=False, sight=5.0):
+    """Return what is given of an episode that begins 7.5 units from a shut gate, and what is seen of it."""
     subject, layouts = known(3, 1, sight=sight), corridor("open", "gate")
     tasks = Tasks(layouts, torch.tensor([[10.0, 4.0]]), torch.tensor([[2.0, 4.0]]))
-    return looking(subject, subject.world, subject.world.episodes(tasks))
+    return looking(subject, subject.world, subject.world.episodes(tasks), keep)
 
 
-def test_a_gate_that_comes_into_view_changes_the_step_and_the_plan():
-    of = at_gate()
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_gate_that_comes_into_view_changes_the_step_and_the_plan_and_is_remembered_where_that_is_asked(keep):
+    of, sight = at_gate(keep)
     world = of.world
-    level, one = live(of), torch.arange(1)
+    level, one = live(of, sight), torch.arange(1)
     s, a = codes(world, torch.tensor([[[16.5, 4.0]]])), torch.tensor([[[1.0, 0.0]]])
     use = Numbers()
-    plan, right = Looking(of, use, Rounds(1)), torch.tensor([[1.0, 0.0]])
+    plan, right = Looking(of, sight, use, Rounds(1)), torch.tensor([[1.0, 0.0]])
 
     def planned():
         """Return how far a plan to behind the gate leads, across."""
@@ -333,20 +339,23 @@ def test_a_gate_that_comes_into_view_changes_the_step_and_the_plan():
         proposal, _ = plan(one, now, behind, Memory.empty(now, 0.0, 1.0), generator(), torch.tensor([2000]))
         return float(proposal.states[0, : int(proposal.length), 0].max() - codes(world, torch.tensor(17.0)))
 
-    for step in range(4):
-        near = 17.5 - (10 + step) <= 5
+    for step, x in enumerate((10.0, 11.0, 12.0, 13.0, 12.0, 11.0)):
+        near = 17.5 - x <= 5 or (keep and step > 3)
+        torch.testing.assert_close(
+            of.encode(of.acting.observe()), codes(world, torch.tensor([[x, 4.0]])), atol=5e-3, rtol=0
+        )
         moved = [float((of_level.step(s, a, s) - s)[0, 0, 0]) for of_level in (level, level.rows(one))]
         assert moved == pytest.approx([0.0, 0.0] if near else [PIXEL, PIXEL], abs=1e-6)
-        assert bool(present(of).map[0, 1, 6, 20] > 0.99) == near and not bool(of.map[0, 1, 6, 20] > 0.01)
+        assert bool(sight.static[0, 1, 6, 20] > 0.99) == near and not bool(of.map[0, 1, 6, 20] > 0.01)
         assert (planned() > 0) != near
-        of.acting.act(right)
+        of.acting.act(right if step < 3 else -right)
 
 
 def test_the_map_is_read_once_a_step(monkeypatch):
-    of = at_gate()
+    of, sight = at_gate()
     read, bound = [], of.model.levels[0].bound
     monkeypatch.setattr(of.model.levels[0], "bound", lambda static: read.append(1) or bound(static))
-    level = live(of)
+    level = live(of, sight)
     read.clear()
     for _ in range(3):
         for _ in range(4):
@@ -367,7 +376,7 @@ def test_one_plan_is_made_once_and_what_was_not_met_is_remembered_in_late_alone(
     monkeypatch.setattr(late_module, "control", kept)
     for name in WAYS:
         acting = world.episodes(subject.tasks)
-        of = lived(looking(subject, world, acting), chosen(subject, steps=160), generator(), name)
+        of = lived(*looking(subject, world, acting, name == "late"), chosen(subject, steps=160), generator(), name)
         done[name] = arrived(world, acting.positions, subject.tasks.goal, of)
     assert [told[name].experience for name in WAYS] == [False, False, True]
     assert (done["once"].done.plans == 1).all() and all((done[name].done.plans > 1).any() for name in WAYS[1:])
@@ -504,9 +513,9 @@ def test_places_are_read_exactly_where_they_are_linear():
     weights, shift = torch.randn(2, 5, generator=draw), torch.randn(5, generator=draw)
     s = position @ weights + shift
     read = Places(s, position)
-    torch.testing.assert_close(read(s), position, atol=1e-3, rtol=0)
+    torch.testing.assert_close(read(s), position, atol=5e-3, rtol=0)
     more = 30 * torch.rand(4, 3, 2, generator=draw)
-    torch.testing.assert_close(read(more @ weights + shift), more, atol=1e-3, rtol=0)
+    torch.testing.assert_close(read(more @ weights + shift), more, atol=5e-3, rtol=0)
 
 
 def test_heads_that_know_the_map_let_nothing_pass_that_cannot_be():

@@ -38,7 +38,7 @@ def doubted(of: Scene, least: float) -> Level:
     if least <= NONE:
         return of.lowest
     head = doubts(of.model.levels[1].predictor, of.percept)[:1]
-    return episodic(of.lowest._replace(passage=Plausible(head, least)))
+    return episodic(of.lowest._replace(passage=Plausible(head, least, of.doubts, 0)))
 
 
 def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
@@ -46,7 +46,7 @@ def flat_servo(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     below, search = lower(of), flat_search(of, numbers)
     level = doubted(of, numbers.flat_doubt)._replace(stride=search.hold)
     done = run(of, (Upper(Searching(level, search, below), below.rules),), numbers, generator, False)
-    return done._replace(levels=(1, 1), doubted=0 if numbers.flat_doubt <= NONE else search.hold)
+    return done._replace(levels=(1, 1))
 
 
 def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
@@ -62,8 +62,7 @@ def flat_tree(of: Scene, numbers: Numbers, generator: Generator) -> Done:
     control_of = Control(
         numbers.steps, (ARRIVED * PIXEL) ** 2, (NEAR * PIXEL) ** 2, 0.75 * PIXEL, every=how.hold, plans=40
     )
-    done = _flat(of, doubted(of, numbers.flat_doubt), (whole, partial(_near, servo(of))), control_of, generator)
-    return done._replace(doubted=0 if numbers.flat_doubt <= NONE else how.hold)
+    return _flat(of, doubted(of, numbers.flat_doubt), (whole, partial(_near, servo(of))), control_of, generator)
 
 
 def flat_cem(of: Scene, numbers: Numbers, generator: Generator) -> Done:

@@ -5,10 +5,10 @@ The servo takes the best of a few moves by one imagined step; all that have one 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from jepa.evaluate.scenes import PIXEL, Scene
@@ -32,6 +32,8 @@ class Numbers:
     flat_most: int = 100000  # evaluations of a flat plan at most
     cell: float = 2.0
     greed: float = 1.0
+    headings: int = 12  # of abstract actions that a search tries
+    shorter: int = 0  # of those of half the length
     doubt: float = -2.0  # least log odds of a step of an upper level
     rounds: int = 8
     weight: float = 10.0  # of a transition that failed, in steps of the upper level
@@ -55,12 +57,12 @@ class Done(NamedTuple):
     failed: Tensor  # [B] conditions that were not met
     log: Any
     levels: tuple[int, ...] = (1,)  # which level's step each column of the evaluations is
-    doubted: int = 0  # evaluations of the last column for each one of the heads that doubt flat plans; 0: none
+    doubts: Mapping[int, float] = {}  # steps that the heads of each level were asked about, per episode, 0: flat ones
 
 
 def servo(of: Scene) -> Tensor:
-    """Return the moves of the lowest level, of which the best is taken: twelve headings, six shorter, and none."""
-    return torch.cat([moves(of.lowest.actions, 12, (1.0,)), moves(of.lowest.actions, 6, (0.5,))[1:]])
+    """Return the moves of the lowest level, of which the best is taken: none, and twelve headings."""
+    return moves(of.lowest.actions, 12, (1.0,))
 
 
 def rules(stride: int = 8) -> Rules:

@@ -39,10 +39,10 @@ PAIRS = (
 
 
 class Spent(NamedTuple):
-    """Floating-point operations of an evaluation."""
+    """Floating-point operations."""
 
-    steps: dict[int, float]  # of each level, from 1
-    head: float  # of a head that doubts a step of a flat plan
+    steps: dict[int, float]  # of a step of each level, from 1
+    heads: dict[int, float]  # of what the heads of each level say of a step; 0: of a flat plan's
 
 
 class Arrived(NamedTuple):
@@ -112,6 +112,7 @@ def driven(subject: Planning, tasks: Tasks, name: str, numbers: Numbers, sees: s
     acting = subject.world.episodes(tasks, generator=subject.stream("collisions"))
     of = seen(subject, acting, sees)
     done = method(name)(of, numbers, subject.stream("planner"))
+    done = done._replace(doubts={level: asked / len(tasks.start) for level, asked in of.doubts.items()})
     return arrived(subject.world, acting.positions, tasks.goal, done)
 
 
@@ -166,10 +167,13 @@ def rows_of(name: str, found: Arrived, kinds: dict[str, Tensor], spent: Spent | 
 
 
 def operations(done: Done, spent: Spent) -> Tensor:
-    """Return the floating-point operations of steps and heads [N]; pictures and maps, seen once, are not counted."""
+    """Return the floating-point operations of steps [N], with those of heads in the mean over episodes.
+
+    Pictures and maps, which are seen once, are not counted.
+    """
     used = done.evaluations.double()
     total = sum(spent.steps[level] * used[:, at] for at, level in enumerate(done.levels))
-    return total + (spent.head * used[:, -1] / done.doubted if done.doubted else 0)
+    return total + sum(spent.heads[level] * asked for level, asked in done.doubts.items())
 
 
 def growth(evaluations: Tensor, length: Tensor) -> float:
@@ -198,20 +202,16 @@ def differences(
 
 
 def costs(subject: Planning, tasks: Tasks) -> Spent:
-    """Return what an evaluation of each level takes, the heads that doubt an upper step included."""
+    """Return what a step of each level takes, and what its heads take that doubt a step."""
     some = tasks.rows(slice(0, 1))
     of = seen(subject, subject.world.episodes(some, generator=subject.stream("costs")))
-    found, asked = {}, doubted(of, 0.0)  # which ask fewer heads than upper levels do
-    for number in range(1, len(subject.model.levels) + 1):
-        level = of.lowest if number == 1 else of.upper(number, 0.0)
+    steps, heads = {}, {}
+    for number in range(len(subject.model.levels) + 1):
+        level = of.upper(number, 0.0) if number > 1 else doubted(of, 0.0)  # the heads that flat plans ask are fewer
         s, a = of.goal.unsqueeze(1), of.goal.new_zeros(1, 1, level.actions.width)
         with Operations() as counted:
             after = level.step(s, a, s.new_zeros(1, 1, level.latent))
         with Operations() as doubting:
-            if level.passage is not None:
-                level.passage(s, after, a)
-        found[number] = float(counted.total) + float(doubting.total)
-    s = of.goal.unsqueeze(1)
-    with Operations() as doubting:
-        asked.passage(s, s, s)
-    return Spent(found, float(doubting.total))
+            level.passage(s, after, a)
+        steps[number], heads[number] = float(counted.total), float(doubting.total)
+    return Spent({n: steps[n] for n in steps if n > 0}, {n: heads[n] for n in heads if n != 1})

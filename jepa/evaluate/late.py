@@ -1,8 +1,9 @@
 """Late instantiation: gates that are seen only from near, and three ways to live with it (LeCun 2022, section 4.6).
 
 `once`: one plan, made at the start. `forgetful`: a new plan, from what is seen by then, wherever the last one could not
-be followed. `late`: the same, and what could not be followed is remembered for the episode. What is near is what is
-seen: both levels read the map of the present picture, anew in every step.
+be followed. `late`: the same with a memory, for the episode: of the walls that were seen, and of what could not be
+followed. What is near is what is seen: both levels read the map of the present picture, anew in every step; with the
+memory it is the pixelwise maximum over the pictures so far, as a shut gate is brighter than an open one.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def late(
     found = {}
     for name in WAYS:
         acting = world.episodes(tasks)
-        of = looking(subject, world, acting)
-        done = lived(of, use, subject.stream(f"late {name}"), name)
+        of, sight = looking(subject, world, acting, name == "late")
+        done = lived(of, sight, use, subject.stream(f"late {name}"), name)
         found[name] = arrived(world, acting.positions, tasks.goal, done)
     rows = []
     for name in WAYS:
@@ -53,26 +54,51 @@ def late(
     return rows
 
 
-def looking(subject: Any, world: Any, acting: Any) -> Scene:
-    """Return what is given of episodes in which what is seen of walls changes: dots are told from them by channel."""
-    first, _ = separate(torch.stack([acting.observe(), acting.goal], 1))
+class Sight:
+    """The static part of what is seen: the dots' overlap at the start, and the walls of now, or all that were seen."""
 
-    def walls_now(pictures: Tensor) -> Tensor:
-        """Return the static part of pictures [B, 2, S, S]: the dots' overlap at the start, the walls of now."""
-        return torch.cat([first[:, :1], pictures[:, 1:]], 1)
+    def __init__(self, first: Tensor, keep: bool) -> None:
+        """Args: first: [B, 2, S, S] the static part at the start; keep: whether walls are remembered."""
+        self._dots, self._walls, self._keep = first[:, :1], first[:, 1:], keep
+
+    def look(self, pictures: Tensor) -> None:
+        """Take note of pictures [B, 2, S, S]."""
+        now = pictures[:, 1:]
+        self._walls = self._walls.maximum(now) if self._keep else now
+
+    @property
+    def static(self) -> Tensor:
+        """Return [B, 2, S, S]."""
+        return torch.cat([self._dots, self._walls], 1)
+
+
+def looking(subject: Any, world: Any, acting: Any, keep: bool) -> tuple[Scene, Sight]:
+    """Return what is given of episodes in which what is seen of walls changes: dots are told from them by channel.
+
+    Args: keep: whether walls that were seen are remembered.
+    """
+    first, _ = separate(torch.stack([acting.observe(), acting.goal], 1))
+    sight = Sight(first, keep)
+
+    def code(pictures: Tensor) -> Tensor:
+        """Return s [B, D] of the dots in pictures [B, 2, S, S]."""
+        dots = torch.cat([pictures[:, :1] - first[:, :1], torch.zeros_like(pictures[:, 1:])], 1)
+        return subject.model.levels[0].representation(dots.clamp(min=0))
 
     def encode(pictures: Tensor) -> Tensor:
-        """Return s [B, D]."""
-        return subject.model.levels[0].representation((pictures - walls_now(pictures)).clamp(min=0))
+        """Return s [B, D], and look at the walls."""
+        sight.look(pictures)
+        return code(pictures)
 
-    return Scene(subject.model, acting, first, first, encode, encode(acting.goal), world)
+    return Scene(subject.model, acting, first, first, encode, code(acting.goal), world), sight
 
 
 @dataclass(frozen=True)
 class Looking:
-    """A planner that reads the map of the present picture."""
+    """A planner that reads the map of what is seen."""
 
     of: Scene
+    sight: Sight
     numbers: Numbers
     rounds: Rounds
 
@@ -80,29 +106,23 @@ class Looking:
         self, rows: Tensor, s: Tensor, target: Tensor, memory: Memory, generator: Generator, left: Tensor | None
     ) -> tuple[Proposal, Memory]:
         """Return plans (`jepa.planning.hierarchical.control.Planner`)."""
-        now = present(self.of)
+        now = replace(self.of, percept=self.sight.static, map=self.sight.static)
         plan = Searching(
             now.upper(2, self.numbers.doubt), hierarchy_search(now, 2, self.numbers), lower(now), self.rounds
         )
         return plan(rows, s, target, memory, generator, left)
 
 
-def present(of: Scene) -> Scene:
-    """Return the scene with the map of the present picture."""
-    seen = torch.cat([of.percept[:, :1], of.acting.observe()[:, 1:]], 1)
-    return replace(of, percept=seen, map=seen)
-
-
 class Live:
-    """The lowest level's step on the map of the present picture, read once a step of the world."""
+    """The lowest level's step on the map of what is seen, read once a step of the world."""
 
-    def __init__(self, of: Scene) -> None:
-        self._of, self._kept = of, (-1, None)
+    def __init__(self, of: Scene, sight: Sight) -> None:
+        self._of, self._sight, self._kept = of, sight, (-1, None)
 
     def bound(self) -> Any:
         """Return the step of now."""
         if self._kept[0] != self._of.acting.steps:
-            self._kept = (self._of.acting.steps, self._of.model.levels[0].bound(present(self._of).percept))
+            self._kept = (self._of.acting.steps, self._of.model.levels[0].bound(self._sight.static))
         return self._kept[1]
 
     def __call__(self, s: Tensor, a: Tensor, z: Tensor) -> Tensor:
@@ -114,19 +134,19 @@ class Live:
         return self.bound().rows(index)
 
 
-def lived(of: Scene, numbers: Numbers, generator: Generator, name: str) -> Done:
+def lived(of: Scene, sight: Sight, numbers: Numbers, generator: Generator, name: str) -> Done:
     """Return what was done in one of the three ways."""
-    lowest, below = live(of), lower(of)
-    planner = Looking(of, numbers, Rounds(numbers.rounds, numbers.joint))
+    lowest, below = live(of, sight), lower(of)
+    planner = Looking(of, sight, numbers, Rounds(numbers.rounds, numbers.joint))
     levels = Hierarchy(lowest, servo(of), (Upper(planner, below.rules),), of.goal)
     use = replace(settings(numbers, name == "late"), plans=1 if name == "once" else 40)
     log = control(of.acting, of.encode, levels, generator, use)
     return Done(log.plans, log.evaluations, log.failed, log)
 
 
-def live(of: Scene) -> Level:
-    """Return the lowest level on the map of the present picture."""
-    lowest, step = of.lowest, Live(of)
+def live(of: Scene, sight: Sight) -> Level:
+    """Return the lowest level on the map of what is seen."""
+    lowest, step = of.lowest, Live(of, sight)
 
     def rows(index: Tensor) -> Level:
         """Return the level of some episodes."""

@@ -80,7 +80,9 @@ def hierarchy_search(of: Scene, number: int, numbers: Numbers) -> Search:
     greed = numbers.greed * admissible(stride * of.acting.limit * PIXEL / of.pixel)
     longer = stride / of.stride(2)  # what is coarser has to be met less exactly
     reached, cell = REACHED * longer * PIXEL, numbers.cell * longer * PIXEL
-    return Search(abstract_moves(predictor), 1, cell, reached**2, greed, numbers.width)
+    return Search(
+        abstract_moves(predictor, numbers.headings, numbers.shorter), 1, cell, reached**2, greed, numbers.width
+    )
 
 
 def searched(

@@ -51,7 +51,7 @@ def proposals(
     of = seen(subject, acting, sees)
     s, level = of.encode(acting.observe()), of.upper(2, use.doubt)
     places = Places(s, tasks.start)
-    a = abstract_moves(of.model.levels[1].predictor).to(s).expand(states, -1, -1)
+    a = abstract_moves(of.model.levels[1].predictor, use.headings, use.shorter).to(s).expand(states, -1, -1)
     after = level.step(s.unsqueeze(1), a, s.new_zeros(1, 1, 0))
     passes = level.passage(s.unsqueeze(1).expand_as(after), after, a).isfinite()
     bad = impossible(tasks.layouts, tasks.start, places(after), of.stride(2) * acting.limit)

@@ -34,7 +34,7 @@ from jepa.worlds.rooms.tasks import Tasks
 
 DISC, EARLY, AFTER = 1.5, 3.0, 60  # units, units, steps
 MARGIN = 0.75  # units that plans stay farther from a disc, come nearer to a place
-WAITING = 1.5  # units that plans stay farther from a goal for which it is too early
+WAITING = 2.5  # units that plans stay farther from a goal for which it is too early
 CLEAR = 3.5  # units between a disc's center and every door, start and goal
 STEPS = {"avoid": 100, "through": 140, "both": 200, "late": 140}  # of an episode
 HORIZON = 40  # steps of an upper plan at most, for what has to be late

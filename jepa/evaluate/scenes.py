@@ -7,8 +7,9 @@ or a *map*, in which shut gates look open: they are told of the gates, or not.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from jepa.static import OVERLAP, moving, separate
 
 PIXEL = 1 / UNIT  # what a pixel is in a code of places
 FARTHEST = 2.3  # length of an abstract action at most: within what training has seen, 93 % of N(0, 1) in the plane
-MOVES = ((12, 2.2), (6, 1.1))  # headings and lengths of those that a search tries
-STEPS = ((12, 6.0), (6, 3.0))  # the same of subgoals, in pixels
+TRIED = 2.2  # length of those that a search tries
+STEP = 6.0  # the same of subgoals, in pixels
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Scene:
     encode: Callable[[Tensor], Tensor]  # pictures [B, C, S, S] -> s [B, D]
     goal: Tensor  # [B, D]
     world: Any
+    doubts: Counter = field(default_factory=Counter)  # steps that the heads of each level were asked about; 0: flat
 
     @property
     def pixel(self) -> float:
@@ -65,7 +67,7 @@ class Scene:
     def upper(self, number: int, doubt: float) -> Level:
         """Return level `number`, from 2, whose actions are abstract ones. Args: doubt: least log odds of a step."""
         predictor = self.model.levels[number - 1].predictor
-        passage = Plausible(doubts(predictor, self.map), doubt)
+        passage = Plausible(doubts(predictor, self.map), doubt, self.doubts, number)
         box = Box(predictor.latent, norm=None if predictor.of == "subgoal" else FARTHEST)
         return episodic(Level(Acted(predictor.bind(self.map)), Free(), 1, box, self.stride(number), passage=passage))
 
@@ -115,17 +117,19 @@ class Acted:
 class Plausible:
     """A passage that forbids the steps that heads doubt: 0, or infinity where the least of the log odds is too low."""
 
-    def __init__(self, heads: tuple[Any, ...], least: float) -> None:
-        self._heads, self._least = heads, least
+    def __init__(self, heads: tuple[Any, ...], least: float, asked: Counter, level: int) -> None:
+        """Args: heads: (s, s', ·) -> log odds; asked: counts the steps they are asked about, under `level`."""
+        self._heads, self._least, self._asked, self._level = heads, least, asked, level
 
     def __call__(self, s: Tensor, after: Tensor, a: Tensor) -> Tensor:
         """Return [B, K]."""
+        self._asked[self._level] += after.shape[:2].numel()
         odds = torch.stack([head(s, after, after)[..., 0] for head in self._heads]).amin(0)
         return torch.where(odds >= self._least, 0.0, math.inf)
 
     def rows(self, index: Tensor) -> Plausible:
         """Return the passage of some episodes."""
-        return Plausible(tuple(head.rows(index) for head in self._heads), self._least)
+        return Plausible(tuple(head.rows(index) for head in self._heads), self._least, self._asked, self._level)
 
 
 def doubts(predictor: Abstract, static: Tensor) -> tuple[Any, ...]:
@@ -133,17 +137,16 @@ def doubts(predictor: Abstract, static: Tensor) -> tuple[Any, ...]:
     return predictor.on(predictor.fine(static), "doubts"), predictor.on(predictor.map(static), "end")
 
 
-def abstract_moves(predictor: Abstract) -> Tensor:
-    """Return the abstract actions [M, 2] that a search tries: headings at two lengths."""
-    rings = STEPS if predictor.of == "subgoal" else MOVES
-    scale = PIXEL / predictor.reach if predictor.of == "subgoal" else 1.0
-    return around(rings, scale)
+def abstract_moves(predictor: Abstract, headings: int = 12, shorter: int = 0) -> Tensor:
+    """Return the abstract actions [M, 2] that a search tries: headings, and so many at half of the length."""
+    length = STEP * PIXEL / predictor.reach if predictor.of == "subgoal" else TRIED
+    return around(((headings, length), (shorter, length / 2)))
 
 
 def around(rings: tuple[tuple[int, float], ...], scale: float = 1.0) -> Tensor:
     """Return points [M, 2] evenly spaced on rings, (number, radius) each, in a unit of `scale`."""
     parts = []
     for number, radius in rings:
-        angle = 2 * math.pi / number * torch.arange(number)
+        angle = 2 * math.pi / max(number, 1) * torch.arange(number)
         parts.append(scale * radius * torch.stack([angle.cos(), angle.sin()], -1))
     return torch.cat(parts)

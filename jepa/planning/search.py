@@ -5,7 +5,8 @@
 A* over cells of the representation, many nodes a round and all episodes in one list. √C is a distance where C is a
 squared one, and what is left of it until the goal is reached counts. With greed at most 1 / (the longest macro-step) f
 never says too much, and the way that is found is the cheapest one there is between the kept states; with more it is
-found sooner.
+found sooner. As a passage is at least 0, it is asked only of steps that would be kept if it were 0: not where a cell
+is known by a way that is as cheap.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def search(level: Level, s: Tensor, generator: Generator, settings: Search, left
             break
         opened[chosen] = False
         new, used = _expanded(level, nodes, chosen, moves, grid, used, settings)
-        nodes, opened = _merged(nodes, opened, new)
+        nodes, opened = _merged(level, nodes, opened, new)
         goal = _reached(nodes, goal, settings.tolerance)
     return _found(nodes, goal, used, s)
 
@@ -163,42 +164,69 @@ def _chosen(nodes: _Nodes, opened: Tensor, goal: Tensor, payable: Tensor, settin
 def _expanded(
     level: Level, nodes: _Nodes, chosen: Tensor, moves: Tensor, grid: Grid, used: Tensor, settings: Search
 ) -> tuple[_Nodes, Tensor]:  # fmt: skip
-    """Return the states after all moves from the chosen nodes, and how many each episode has asked for so far."""
-    episode, before = nodes.episode[chosen], nodes.state[chosen].unsqueeze(1)
-    level, a, state = selected(level, episode), moves[episode], before
+    """Return the states after all moves from the chosen nodes, with the least g that each can have, and how many each
+    episode has asked for so far."""
+    episode, state = nodes.episode[chosen], nodes.state[chosen].unsqueeze(1)
+    level, a, still = selected(level, episode), moves[episode], state.new_zeros(1, 1, level.latent)
     for _ in range(settings.hold):
-        state = level.step(state, a, before.new_zeros(1, 1, level.latent))
+        state = level.step(state, a, still)
     cost = checked(level.cost(state.unsqueeze(2), a.unsqueeze(2)))
-    price = torch.ones_like(cost)
-    if level.passage is not None:
-        beyond = level.passage(before.expand_as(state), state, a)
-        if not bool((beyond >= 0).all()):
-            raise ValueError(f"passage: expected costs of at least 0, found {float(beyond.amin())}")
-        price = price + beyond
     used = used + torch.bincount(episode, minlength=len(used)) * moves.shape[1] * settings.hold
-    total = nodes.total[chosen].unsqueeze(1) + price
-    kept = total.isfinite() & state.isfinite().all(-1)
-    row, move = kept.nonzero().unbind(1)
+    row, move = state.isfinite().all(-1).nonzero().unbind(1)
     state, episode, parent = state[row, move], episode[row], chosen[row]
     key = grid.keys(grid.place(state, episode), episode)
-    parts = (a[row, move], parent, episode, nodes.depth[parent] + 1, total[row, move], cost[row, move], key)
+    parts = (a[row, move], parent, episode, nodes.depth[parent] + 1, nodes.total[parent] + 1, cost[row, move], key)
     return _Nodes(state, *parts), used
 
 
-def _merged(nodes: _Nodes, opened: Tensor, new: _Nodes) -> tuple[_Nodes, Tensor]:
+def _merged(level: Level, nodes: _Nodes, opened: Tensor, new: _Nodes) -> tuple[_Nodes, Tensor]:
     """Return the nodes with those new ones that are the cheapest in their cells, and which are open.
 
     Of new ones that cost the same the first is kept; what is known is not replaced by what costs the same.
     """
     count = len(nodes.key)
     cells, group = torch.cat([nodes.key, new.key]).unique(return_inverse=True)
-    total = torch.cat([nodes.total, new.total + LATER])
-    best = first_least(group, (total,), len(cells))
-    keep = best[best >= count].sort().values - count
+    new = _priced(level, nodes, new, group, len(cells))
+    best = first_least(group, (torch.cat([nodes.total, new.total + LATER]),), len(cells))
+    keep = best[(best >= count) & torch.cat([nodes.total, new.total])[best].isfinite()].sort().values - count
     current = torch.zeros(count, dtype=torch.bool, device=opened.device)
     current[best[best < count]] = True
     merged = _Nodes(*(torch.cat([old, part[keep]]) for old, part in zip(nodes, new, strict=True)))
     return merged, torch.cat([opened & current, torch.ones_like(keep, dtype=torch.bool)])
+
+
+def _priced(level: Level, nodes: _Nodes, new: _Nodes, group: Tensor, cells: int) -> _Nodes:
+    """Return the new nodes with what their steps cost: infinity where that cannot make them the cheapest of their cell.
+
+    Asked are, of the new ones that would be the cheapest if passages cost nothing, the first of each cell, and then
+    those others that are cheaper than what that came to.
+    """
+    if level.passage is None:
+        return new
+    known, group = group[: len(nodes.key)], group[len(nodes.key) :]
+    least = nodes.total.new_full((cells,), torch.inf).scatter_reduce(0, known, nodes.total, "amin")
+    total = torch.full_like(new.total, torch.inf)
+    asked = torch.zeros_like(group, dtype=torch.bool)
+    for first in (True, False):
+        at = ((new.total + LATER < least[group]) & ~asked).nonzero()[:, 0]
+        if first:
+            each = first_least(group[at], (new.total[at],), cells)
+            at = at[each[each < len(at)].sort().values]
+        if not len(at):
+            break
+        asked[at] = True
+        total[at] = new.total[at] + _passage(level, nodes, new, at)
+        least = least.scatter_reduce(0, group[at], total[at], "amin")
+    return new._replace(total=total)
+
+
+def _passage(level: Level, nodes: _Nodes, new: _Nodes, at: Tensor) -> Tensor:
+    """Return what the steps to some of the new nodes cost beyond their length [n]."""
+    before, after, a = nodes.state[new.parent[at]], new.state[at], new.action[at]
+    cost = selected(level, new.episode[at]).passage(*(part.unsqueeze(1) for part in (before, after, a)))[:, 0]
+    if not bool((cost >= 0).all()):
+        raise ValueError(f"passage: expected costs of at least 0, found {float(cost.amin())}")
+    return cost
 
 
 def _reached(nodes: _Nodes, goal: Tensor, tolerance: float) -> Tensor:
