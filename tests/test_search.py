@@ -189,6 +189,49 @@ def test_budgets_are_never_exceeded_and_evaluations_are_counted_exactly(most):
             assert found.plan.states.isfinite().all() and not found.total.isnan().any()
 
 
+class Asked:
+    """Lattices as `Fields`, whose blocked fields are told by the passage, or by steps that lead nowhere."""
+
+    def __init__(self, of, lazily, count=None):
+        self.of, self.lazily, self.count = of, lazily, [0] if count is None else count
+
+    def step(self, s, a, z):
+        after = s + a
+        open_ = self.of.passage(s, after, a).isfinite()
+        return after if self.lazily else torch.where(open_.unsqueeze(-1), after, torch.nan)
+
+    def passage(self, s, after, a):
+        self.count[0] += after.shape[:2].numel()
+        return self.of.passage(s, after, a)
+
+    @property
+    def level(self):
+        """The level, of all episodes and of some."""
+        whole, passage = self.of.level, self.passage if self.lazily else self.of.passage
+        rows = lambda index: Asked(Fields(*(p[index] for p in self.parts)), self.lazily, self.count).level  # noqa: E731
+        cost = whole.cost
+        return whole._replace(step=self.step, cost=lambda s, a: cost(s.nan_to_num(), a), rows=rows, passage=passage)
+
+    @property
+    def parts(self):
+        return self.of.blocked, self.of.extra, self.of.goal
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("greed", [0.0, 1.0, 3.0])
+def test_passages_are_asked_only_where_a_cell_could_become_cheaper_and_nothing_else_changes(seed, greed):
+    world, start, _ = fields(8, seed, most=0.0)
+    lazy, eager = Asked(world, True), Asked(world, False)
+    one, other = (search(of.level, start, generator(), lattice(greed=greed, width=3)) for of in (lazy, eager))
+    for name in ("actions", "states", "length", "evaluations"):
+        assert torch.equal(getattr(one.plan, name), getattr(other.plan, name))
+    for name in ("states", "parent", "episode", "depth"):
+        assert torch.equal(getattr(one.plan.tree, name), getattr(other.plan.tree, name))
+    assert torch.equal(one.total, other.total)
+    kept = len(one.plan.tree.depth) - len(start)
+    assert kept <= lazy.count[0] < 0.8 * int(one.plan.evaluations.sum())
+
+
 def test_held_macro_actions_count_every_step_and_stay_within_budgets():
     world, start, _ = fields(6, 1, share=0.0)
     counted = [0]
