@@ -130,33 +130,41 @@ def _first(boxes: Tensor, start: Tensor, end: Tensor, gap: float) -> tuple[Tenso
 
 def cleared(boxes: Tensor, points: Tensor, gap: float) -> Tensor:
     """Return points [B, 2] outside boxes, moved out to `gap` from those that are nearer, each the shortest way."""
-    rows = torch.arange(len(boxes), device=boxes.device)
-    for _ in range(3):  # out of one box may be near another: a corner has two walls
-        low, high = boxes[..., :2] - gap, boxes[..., 2:] + gap
-        near = within(boxes, points, gap)
-        faces = torch.cat([low, high], -1)  # [B, W, 4] one of which the point goes to
-        ways = (faces - points.repeat(1, 2).unsqueeze(1)).abs()
+    near = within(boxes, points, gap)
+    rows = near.any(1).nonzero()[:, 0]
+    if not len(rows):  # most points are clear of all boxes
+        return points
+    some, moved = boxes[rows], points[rows]
+    at, low, high = torch.arange(len(rows), device=boxes.device), some[..., :2] - gap, some[..., 2:] + gap
+    faces, near = torch.cat([low, high], -1), near[rows]  # [n, W, 4] one of which a point goes to
+    for again in range(3):  # out of one box may be near another: a corner has two walls
+        near = within(some, moved, gap) if again else near
+        ways = (faces - moved.repeat(1, 2).unsqueeze(1)).abs()
         way, face = torch.where(near.unsqueeze(-1), ways, torch.inf).flatten(1).min(1)
-        goal = faces.flatten(1)[rows, face].unsqueeze(-1)
-        moved = torch.nn.functional.one_hot(face % 2, 2).bool() & way.isfinite().unsqueeze(-1)
-        points = torch.where(moved, goal, points)
-    return points
+        goal = faces.flatten(1)[at, face].unsqueeze(-1)
+        out = torch.nn.functional.one_hot(face % 2, 2).bool() & way.isfinite().unsqueeze(-1)
+        moved = torch.where(out, goal, moved)
+    return points.index_copy(0, rows, moved)
 
 
 def _slide(boxes: Tensor, position: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     """Return where dots get that slide along what they hit, and whether they hit anything."""
     position = cleared(boxes, position, GAP)
-    blocked = torch.zeros_like(position[:, 0], dtype=torch.bool)
-    end = position + step
-    for _ in range(2):  # two walls stop a dot in the plane
-        hit, axis, point = _first(boxes, position, end, GAP)
-        point = cleared(boxes, point, GAP)  # in a corner, rounding may have put it behind the other wall
-        normal = torch.nn.functional.one_hot(axis, 2).bool()
-        position = torch.where(hit.unsqueeze(-1), point, position)
-        end = torch.where(hit.unsqueeze(-1) & normal, point, end)
-        blocked = blocked | hit
-    hit, _, point = _first(boxes, position, end, GAP)
-    return torch.where(hit.unsqueeze(-1), point, end), blocked | hit
+    end, blocked = position + step, torch.zeros_like(position[:, 0], dtype=torch.bool)
+    rows = torch.arange(len(boxes), device=boxes.device)  # of dots that hit something each time so far
+    for last in (False, False, True):  # two walls stop a dot in the plane
+        some, to = boxes[rows], end[rows]
+        hit, axis, point = _first(some, position[rows], to, GAP)
+        rows, some, axis, point, to = (part[hit] for part in (rows, some, axis, point, to))
+        if not len(rows):
+            break
+        blocked[rows] = True
+        if not last:
+            point = cleared(some, point, GAP)  # in a corner, rounding may have put it behind the other wall
+            position = position.index_copy(0, rows, point)
+            point = torch.where(torch.nn.functional.one_hot(axis, 2).bool(), point, to)
+        end = end.index_copy(0, rows, point)
+    return end, blocked
 
 
 def _push(boxes: Tensor, position: Tensor, step: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
