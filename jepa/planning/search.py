@@ -21,8 +21,7 @@ from torch import Generator, Tensor
 from jepa.minimize.base import checked
 from jepa.planning.cells import EPISODES, Grid, first_least, least_per_group
 from jepa.planning.level import Level, Plan, Tree, checked_state, selected
-
-LATER = 1e-5  # by how much cheaper a way to a known cell has to be
+from jepa.planning.passages import LATER, priced
 
 
 @dataclass(frozen=True)
@@ -186,47 +185,13 @@ def _merged(level: Level, nodes: _Nodes, opened: Tensor, new: _Nodes) -> tuple[_
     """
     count = len(nodes.key)
     cells, group = torch.cat([nodes.key, new.key]).unique(return_inverse=True)
-    new = _priced(level, nodes, new, group, len(cells))
+    new = priced(level, nodes, new, group, len(cells))
     best = first_least(group, (torch.cat([nodes.total, new.total + LATER]),), len(cells))
     keep = best[(best >= count) & torch.cat([nodes.total, new.total])[best].isfinite()].sort().values - count
     current = torch.zeros(count, dtype=torch.bool, device=opened.device)
     current[best[best < count]] = True
     merged = _Nodes(*(torch.cat([old, part[keep]]) for old, part in zip(nodes, new, strict=True)))
     return merged, torch.cat([opened & current, torch.ones_like(keep, dtype=torch.bool)])
-
-
-def _priced(level: Level, nodes: _Nodes, new: _Nodes, group: Tensor, cells: int) -> _Nodes:
-    """Return the new nodes with what their steps cost: infinity where that cannot make them the cheapest of their cell.
-
-    Asked are, of the new ones that would be the cheapest if passages cost nothing, the first of each cell, and then
-    those others that are cheaper than what that came to.
-    """
-    if level.passage is None:
-        return new
-    known, group = group[: len(nodes.key)], group[len(nodes.key) :]
-    least = nodes.total.new_full((cells,), torch.inf).scatter_reduce(0, known, nodes.total, "amin")
-    total = torch.full_like(new.total, torch.inf)
-    asked = torch.zeros_like(group, dtype=torch.bool)
-    for first in (True, False):
-        at = ((new.total + LATER < least[group]) & ~asked).nonzero()[:, 0]
-        if first:
-            each = first_least(group[at], (new.total[at],), cells)
-            at = at[each[each < len(at)].sort().values]
-        if not len(at):
-            break
-        asked[at] = True
-        total[at] = new.total[at] + _passage(level, nodes, new, at)
-        least = least.scatter_reduce(0, group[at], total[at], "amin")
-    return new._replace(total=total)
-
-
-def _passage(level: Level, nodes: _Nodes, new: _Nodes, at: Tensor) -> Tensor:
-    """Return what the steps to some of the new nodes cost beyond their length [n]."""
-    before, after, a = nodes.state[new.parent[at]], new.state[at], new.action[at]
-    cost = selected(level, new.episode[at]).passage(*(part.unsqueeze(1) for part in (before, after, a)))[:, 0]
-    if not bool((cost >= 0).all()):
-        raise ValueError(f"passage: expected costs of at least 0, found {float(cost.amin())}")
-    return cost
 
 
 def _reached(nodes: _Nodes, goal: Tensor, tolerance: float) -> Tensor:
