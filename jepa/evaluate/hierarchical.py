@@ -206,12 +206,12 @@ def costs(subject: Planning, tasks: Tasks) -> Spent:
     some = tasks.rows(slice(0, 1))
     of = seen(subject, subject.world.episodes(some, generator=subject.stream("costs")))
     steps, heads = {}, {}
-    for number in range(len(subject.model.levels) + 1):
+    for number in range(1, len(subject.model.levels) + 1):
         level = of.upper(number, 0.0) if number > 1 else doubted(of, 0.0)  # the heads that flat plans ask are fewer
         s, a = of.goal.unsqueeze(1), of.goal.new_zeros(1, 1, level.actions.width)
         with Operations() as counted:
             after = level.step(s, a, s.new_zeros(1, 1, level.latent))
         with Operations() as doubting:
             level.passage(s, after, a)
-        steps[number], heads[number] = float(counted.total), float(doubting.total)
-    return Spent({n: steps[n] for n in steps if n > 0}, {n: heads[n] for n in heads if n != 1})
+        steps[number], heads[number if number > 1 else 0] = float(counted.total), float(doubting.total)
+    return Spent(steps, heads)

@@ -137,7 +137,7 @@ def doubts(predictor: Abstract, static: Tensor) -> tuple[Any, ...]:
     return predictor.on(predictor.fine(static), "doubts"), predictor.on(predictor.map(static), "end")
 
 
-def abstract_moves(predictor: Abstract, headings: int = 12, shorter: int = 0) -> Tensor:
+def abstract_moves(predictor: Abstract, headings: int, shorter: int) -> Tensor:
     """Return the abstract actions [M, 2] that a search tries: headings, and so many at half of the length."""
     length = STEP * PIXEL / predictor.reach if predictor.of == "subgoal" else TRIED
     return around(((headings, length), (shorter, length / 2)))

@@ -186,8 +186,9 @@ def _merged(level: Level, nodes: _Nodes, opened: Tensor, new: _Nodes) -> tuple[_
     count = len(nodes.key)
     cells, group = torch.cat([nodes.key, new.key]).unique(return_inverse=True)
     new = priced(level, nodes, new, group, len(cells))
-    best = first_least(group, (torch.cat([nodes.total, new.total + LATER]),), len(cells))
-    keep = best[(best >= count) & torch.cat([nodes.total, new.total])[best].isfinite()].sort().values - count
+    total = torch.cat([nodes.total, new.total + LATER])
+    best = first_least(group, (total,), len(cells))
+    keep = best[(best >= count) & total[best].isfinite()].sort().values - count
     current = torch.zeros(count, dtype=torch.bool, device=opened.device)
     current[best[best < count]] = True
     merged = _Nodes(*(torch.cat([old, part[keep]]) for old, part in zip(nodes, new, strict=True)))
