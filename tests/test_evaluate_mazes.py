@@ -536,6 +536,11 @@ def test_proposals_of_any_abstract_action_have_their_rows(of):
     assert found["doubted"] == 0 and found["kept_impossible"] == found["proposed_impossible"]
 
 
+def test_heads_that_let_nothing_pass_are_named():
+    with pytest.raises(ValueError, match=r"numbers: expected some step that the heads let pass, found none at doubt 99.0"):
+        proposals(untrained("outcome"), 8, numbers={"doubt": 99.0}, budget=300)
+
+
 def test_bends_are_moved_from_corners_along_walls_and_goals_stay():
     world = Maze(rooms=4)
     tasks = world.tasks(150, generator())

@@ -328,6 +328,10 @@ def test_spent_has_a_mark_for_every_method_and_a_line_for_those_that_ask_nothing
     assert axes.get_xscale() == "log" and len(axes.containers) == 2
     (x,), (y,) = axes.containers[0].lines[0].get_data()
     assert x == pytest.approx(first) and y == pytest.approx(0.55, abs=0.01)
+    axes.set_xlim(700, 40000)
+    axes.figure.canvas.draw()
+    named = {text.get_position()[0]: text.get_text() for text in axes.get_xticklabels()}
+    assert [words for at, words in named.items() if 700 <= at <= 40000] == ["1k", "3k", "10k", "30k"]
     flat = [line for line in axes.lines if line.get_label() == "free"]
     assert [line.get_ydata()[0] for line in flat] == pytest.approx([0.65], abs=0.01)
     with pytest.raises(ValueError, match="cost: expected one of evaluations, gigaflops, found 'time'"):

@@ -43,6 +43,7 @@ def proposals(
     stride: q is what level 2 infers from what was done, or from what came of it.
 
     Args: states: of as many tasks; sees, budget, numbers: as for `hierarchical`.
+    Raises: ValueError as there, or if the heads let nothing pass.
     """
     known(subject, "proposals")
     use = chosen(subject, numbers, budget)
@@ -103,13 +104,15 @@ def impossible(layouts: Layouts, start: Tensor, points: Tensor, reach: float) ->
 
 
 def _planned(subject: Any, of: Scene, tasks: Tasks, places: Places, numbers: Numbers) -> list[Row]:
-    """Return how many of the steps of plans cannot be."""
+    """Return how many of the steps of plans cannot be. Raises: ValueError if there are none."""
     rows, s = torch.arange(len(of.goal)), of.encode(of.acting.observe())
     left = torch.full_like(rows, numbers.budget)
     plan = Searching(of.upper(2, numbers.doubt), hierarchy_search(of, 2, numbers), lower(of))
     found, _ = plan(rows, s, of.goal, Memory.empty(s, 0, 1), subject.stream("proposed plans"), left)
     before = torch.cat([s.unsqueeze(1), found.states], 1)[:, :-1]
     meant = torch.arange(found.states.shape[1]) < found.length.unsqueeze(1)
+    if not bool(meant.any()):
+        raise ValueError(f"numbers: expected some step that the heads let pass, found none at doubt {numbers.doubt}")
     reach = of.stride(2) * of.acting.limit
     bad = impossible(tasks.layouts, places(before), places(found.states), reach)
     walls = inside(tasks.layouts, places(found.states))

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from jepa.lab import style
-from jepa.lab.charts import FAINT, MARKERS, RATE, RATES, arms, estimate, line
+from jepa.lab.charts import FAINT, MARKERS, RATE, RATES, arms, estimate, factors, line, short
 from jepa.lab.rates import named_rows
 
 KINDS = {"": "all tasks", "_misleading": "the map misleads", "_clean": "it does not"}  # suffix of success -> words
@@ -80,6 +80,7 @@ def spent(
         found, _ = estimate(table, (variant, f"{method}_success"), "logit")
         axes.axhline(found.estimate, color="gray", lw=1.2, ls=("--", ":", "-.")[number % 3], label=words, zorder=1)
     axes.set(xscale="log", xlabel=COSTS[cost], ylabel=RATE, ylim=RATES)
+    factors(axes.xaxis, (1, 3))
 
 
 def budgets(axes: Axes, table: pd.DataFrame, prefix: str, methods: Mapping[str, str]) -> None:
@@ -99,7 +100,7 @@ def budgets(axes: Axes, table: pd.DataFrame, prefix: str, methods: Mapping[str, 
         line(axes, x * 1.03 ** shifts[number], y, _look(method, number), words)
     axes.set(xscale="log", xlabel="evaluations an episode may take", ylabel=RATE, ylim=RATES)
     named = [number for number, _ in most]
-    axes.set_xticks(named, [f"{number / 1000:g}k" if number >= 1000 else str(number) for number in named])
+    axes.set_xticks(named, [short(number) for number in named])
     axes.minorticks_off()
 
 

@@ -135,4 +135,9 @@ def factors(axis: Axis, named: Sequence[int] = (1, 2, 5)) -> None:
     """Name 1, 2 and 5 of every power of ten on a logarithmic axis, or the numbers given."""
     axis.set_major_locator(LogLocator(subs=named, numticks=20))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_major_formatter(lambda value, _: short(value))
+
+
+def short(number: float) -> str:
+    """Return a number as an axis names it: 4000 as 4k."""
+    return f"{number / 1000:g}k" if number >= 1000 else f"{number:g}"
